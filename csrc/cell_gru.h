@@ -1,0 +1,128 @@
+/* Gated recurrent unit (Cho 2014; Chung 2014; the reset after the product as in cuDNN and PyTorch):
+ *   r, z = sigmoid(w x + b_i + u h' + b_h),  h = (1 - z) n + z h'
+ *   reset after    n = tanh(w_n x + b_in + r (u_n h' + b_hn))
+ *   reset before   n = tanh(w_n x + b_in + b_hn + u_n (r h')) */
+
+/* (1 - z) n + z h' */
+INLINE V gru_state(V n, V z, V h) { return fma_(z, h - n, n); }
+
+/* From dh: the gradients of the pre-activations of n and z. */
+INLINE void gru_dgates(V n, V z, V h, V dh, V *dn, V *dz) {
+  const V dn_out = dh - z * dh;
+  *dn = fma_(-n * n, dn_out, dn_out);
+  *dz = dh * (h - n) * (z - z * z);
+}
+
+INLINE void gru_tile(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p, ptrdiff_t r, int mr) {
+  V acc[4 * MR];
+  const REAL *bias = (const REAL *)w->bias + p * 4 * L;
+  const REAL *start = s->init ? (const REAL *)s->init + r * s->ldinit + p * 4 * L : bias;
+  const ptrdiff_t ldstart = s->init ? s->ldinit : 0, valid = w->H - p * L;
+  UNROLL for (int m = 0; m < mr; m++) {
+    UNROLL for (int v = 0; v < 3; v++) acc[4 * m + v] = load(start + m * ldstart + v * L);
+    acc[4 * m + 3] = load(bias + 3 * L);
+  }
+  const REAL *x = (const REAL *)s->x + r * s->ldx, *h = (const REAL *)s->h + r * s->ldh;
+  if (!s->init) madd(mr, 3, acc, x, s->ldx, 1, w->I, (const REAL *)w->x + p * 3 * L * w->I);
+  madd(mr, 3, acc + 1, h, s->ldh, 1, w->P, (const REAL *)w->h + p * 3 * L * w->P);
+  UNROLL for (int m = 0; m < mr; m++) {
+    const V rg = sigmoid(acc[4 * m + 1]), z = sigmoid(acc[4 * m + 2]), nh = acc[4 * m + 3];
+    const V n = tanh_(fma_(rg, nh, acc[4 * m]));
+    const V out = gru_state(n, z, load(h + m * s->ldh + p * L));
+    REAL *g = (REAL *)s->gates + (r + m) * s->ldgates + p * 4 * L;
+    REAL *y = (REAL *)s->y + (r + m) * s->ldy + p * L;
+    if (s->gates) store(g, n), store(g + L, rg), store(g + 2 * L, z), store(g + 3 * L, nh);
+    store((REAL *)s->h_next + (r + m) * s->ldh_next + p * L, out);
+    if (valid >= L) store(y, out);
+    else store_n(y, out, valid);
+  }
+}
+
+static void gru_step(const rnnfast_packed *w, const rnnfast_step *s) {
+  reset_rows(s->rows, s->reset, s->h, s->ldh, w->P);
+  for (ptrdiff_t p = 0; p < panels_of(w->H); p++) { FOR_TILES(s->rows, gru_tile, w, s, p) }
+}
+
+static void gru_dstep(const rnnfast_packed *w, const rnnfast_dstep *s) {
+  for (ptrdiff_t r = 0; r < s->rows; r++)
+    for (ptrdiff_t u = 0; u < w->H; u += L) {
+      REAL *g = (REAL *)s->gates + r * s->ldgates + 4 * u, *dh_out = (REAL *)s->dh + r * s->lddh + u;
+      const V n = load(g), rg = load(g + L), z = load(g + 2 * L), nh = load(g + 3 * L);
+      const V dh = upstream(s, r, u, w->H), h = load((const REAL *)s->h + r * s->ldh + u);
+      V dn, dz;
+      gru_dgates(n, z, h, dh, &dn, &dz);
+      store(g, keep_n(dn, w->H - u));
+      store(g + L, keep_n(dn * nh * (rg - rg * rg), w->H - u));
+      store(g + 2 * L, keep_n(dz, w->H - u));
+      store(g + 3 * L, keep_n(dn * rg, w->H - u));
+      store(dh_out, dh * z);
+    }
+  dz_times(w, s->rows, s->gates, s->ldgates, 1, 3, w->h, w->P, s->dh, s->lddh, 1, 1);
+  reset_rows(s->rows, s->reset, s->dh, s->lddh, w->P);
+}
+
+/* Reset before: n needs r h' of all units, so a step is two passes over the weights. The first
+ * leaves  a_n r z (r h')  in the gate buffer; u_n (r h') is added in place. */
+INLINE void gru_before_tile(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p, ptrdiff_t r,
+                            int mr) {
+  V acc[4 * MR];
+  const REAL *start = s->init ? (const REAL *)s->init + r * s->ldinit : w->bias;
+  const ptrdiff_t ldstart = s->init ? s->ldinit : 0;
+  UNROLL for (int m = 0; m < mr; m++)
+    UNROLL for (int v = 0; v < 3; v++) acc[4 * m + v] = load(start + m * ldstart + (p * 4 + v) * L);
+  const REAL *x = (const REAL *)s->x + r * s->ldx, *h = (const REAL *)s->h + r * s->ldh;
+  if (!s->init) madd(mr, 3, acc, x, s->ldx, 1, w->I, (const REAL *)w->x + p * 3 * L * w->I);
+  madd(mr, 2, acc + 1, h, s->ldh, 1, w->P, (const REAL *)w->h + p * 2 * L * w->P);
+  UNROLL for (int m = 0; m < mr; m++) {
+    REAL *g = (REAL *)s->gates + (r + m) * s->ldgates + p * 4 * L;
+    const V rg = sigmoid(acc[4 * m + 1]);
+    store(g, acc[4 * m]), store(g + L, rg), store(g + 2 * L, sigmoid(acc[4 * m + 2]));
+    store(g + 3 * L, keep_n(rg * load(h + m * s->ldh + p * L), w->H - p * L));
+  }
+}
+
+static void gru_before_step(const rnnfast_packed *w, const rnnfast_step *s) {
+  REAL *gates = s->gates;
+  reset_rows(s->rows, s->reset, s->h, s->ldh, w->P);
+  for (ptrdiff_t p = 0; p < panels_of(w->H); p++) { FOR_TILES(s->rows, gru_before_tile, w, s, p) }
+  gemm(&(rnnfast_gemm){
+      .rows = s->rows, .n = panels_of(w->H) * L, .width = 4,
+      .a = gates + 3 * L, .lda = s->ldgates, .run = L, .runs = panels_of(w->H), .stride = 4 * L,
+      .b = w->h2, .init = gates, .ldinit = s->ldgates, .init_panel = 16 * L, .init_vec = 4 * L,
+      .c = gates, .ldc = s->ldgates, .c_panel = 16 * L, .c_vec = 4 * L, .whole = 1});
+  for (ptrdiff_t r = 0; r < s->rows; r++)
+    for (ptrdiff_t u = 0; u < w->H; u += L) {
+      REAL *g = gates + r * s->ldgates + 4 * u, *y = (REAL *)s->y + r * s->ldy + u;
+      const V n = tanh_(load(g));
+      const V out = gru_state(n, load(g + 2 * L), load((const REAL *)s->h + r * s->ldh + u));
+      store(g, n);
+      store((REAL *)s->h_next + r * s->ldh_next + u, out);
+      if (w->H - u >= L) store(y, out);
+      else store_n(y, out, w->H - u);
+    }
+}
+
+static void gru_before_dstep(const rnnfast_packed *w, const rnnfast_dstep *s) {
+  REAL *gates = s->gates, *ds = s->work;
+  for (ptrdiff_t r = 0; r < s->rows; r++)
+    for (ptrdiff_t u = 0; u < w->H; u += L) {
+      REAL *g = gates + r * s->ldgates + 4 * u, *dh_out = (REAL *)s->dh + r * s->lddh + u;
+      const V n = load(g), z = load(g + 2 * L), dh = upstream(s, r, u, w->H);
+      V dn, dz;
+      gru_dgates(n, z, load((const REAL *)s->h + r * s->ldh + u), dh, &dn, &dz);
+      store(g, keep_n(dn, w->H - u));
+      store(g + 2 * L, keep_n(dz, w->H - u));
+      store(dh_out, dh * z);
+    }
+  dz_times(w, s->rows, gates, s->ldgates, 0, 1, w->h2, w->H, ds, s->ldwork, 0, 1); /* d(r h') */
+  for (ptrdiff_t r = 0; r < s->rows; r++)
+    for (ptrdiff_t u = 0; u < w->H; u += L) {
+      REAL *g = gates + r * s->ldgates + 4 * u, *dh_out = (REAL *)s->dh + r * s->lddh + u;
+      const V rg = load(g + L), d = load(ds + r * s->ldwork + u);
+      const V h = load((const REAL *)s->h + r * s->ldh + u);
+      store(g + L, keep_n(d * h * (rg - rg * rg), w->H - u));
+      store(dh_out, fma_(d, rg, load(dh_out)));
+    }
+  dz_times(w, s->rows, gates, s->ldgates, 1, 2, w->h, w->P, s->dh, s->lddh, 1, 1);
+  reset_rows(s->rows, s->reset, s->dh, s->lddh, w->P);
+}

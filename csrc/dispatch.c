@@ -1,0 +1,94 @@
+/* Which kernels this processor can run; memory and floating-point state for the layer above. */
+#define _GNU_SOURCE
+#include <stdlib.h>
+#include <string.h>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+#ifdef __x86_64__
+#include <xmmintrin.h>
+#endif
+
+#include "rnnfast.h"
+
+extern const rnnfast_kernels rnnfast_baseline_f32, rnnfast_baseline_f64;
+#if defined(__x86_64__)
+extern const rnnfast_kernels rnnfast_avx2_f32, rnnfast_avx2_f64, rnnfast_avx512_f32, rnnfast_avx512_f64;
+#elif defined(__aarch64__)
+extern const rnnfast_kernels rnnfast_neon_f32, rnnfast_neon_f64;
+#endif
+
+typedef struct { const rnnfast_kernels *f32, *f64; } pair;
+
+static int pairs(pair *to) {
+  int n = 0;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+    to[n++] = (pair){&rnnfast_avx512_f32, &rnnfast_avx512_f64};
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    to[n++] = (pair){&rnnfast_avx2_f32, &rnnfast_avx2_f64};
+#elif defined(__aarch64__)
+  to[n++] = (pair){&rnnfast_neon_f32, &rnnfast_neon_f64};
+#endif
+  to[n++] = (pair){&rnnfast_baseline_f32, &rnnfast_baseline_f64};
+  return n;
+}
+
+const char *const *rnnfast_isas(void) {
+  static const char *names[4];
+  pair p[3];
+  const int n = pairs(p);
+  for (int i = 0; i < n; i++) names[i] = p[i].f32->isa;
+  return names;
+}
+
+const rnnfast_kernels *rnnfast_table(const char *isa, int size) {
+  pair p[3];
+  const int n = pairs(p);
+  for (int i = 0; i < n; i++)
+    if (!strcmp(isa, p[i].f32->isa)) return size == 4 ? p[i].f32 : p[i].f64;
+  return NULL;
+}
+
+#if defined(__x86_64__)
+#define FLUSH 0x8040u /* FTZ | DAZ */
+unsigned long rnnfast_flush_enter(void) {
+  const unsigned state = _mm_getcsr();
+  _mm_setcsr(state | FLUSH);
+  return state;
+}
+void rnnfast_flush_leave(unsigned long state) { _mm_setcsr((unsigned)state); }
+#elif defined(__aarch64__)
+unsigned long rnnfast_flush_enter(void) {
+  unsigned long state;
+  __asm__ volatile("mrs %0, fpcr" : "=r"(state));
+  __asm__ volatile("msr fpcr, %0" : : "r"(state | 1ul << 24));
+  return state;
+}
+void rnnfast_flush_leave(unsigned long state) { __asm__ volatile("msr fpcr, %0" : : "r"(state)); }
+#else
+unsigned long rnnfast_flush_enter(void) { return 0; }
+void rnnfast_flush_leave(unsigned long state) { (void)state; }
+#endif
+
+void *rnnfast_alloc(size_t bytes) {
+  const size_t huge = (size_t)2 << 20;
+  void *block;
+  if (posix_memalign(&block, bytes >= 2 * huge ? huge : 64, bytes ? bytes : 1)) return NULL;
+#ifdef MADV_HUGEPAGE
+  if (bytes >= 2 * huge) madvise(block, bytes, MADV_HUGEPAGE);
+#endif
+  return block;
+}
+
+void rnnfast_free(void *block) { free(block); }
+
+const char *rnnfast_compiler(void) {
+#ifdef __clang__
+  return __VERSION__;
+#else
+  return "GCC " __VERSION__;
+#endif
+}

@@ -1,0 +1,142 @@
+/* The C contract of rnnfast: what the Cython layer may call, and what every pointer means.
+ *
+ * Letters: T time steps, B batch rows, I input size, H hidden size, P output size of a projected
+ * LSTM (P = H without projection), K length of a sum. L is the number of lanes of one vector of
+ * the instruction set in use. Xp is X rounded up to a multiple of L.
+ *
+ * Every pointer to reals is `void *` because one set of functions serves both precisions; all reals
+ * of one call have the precision of the table that the function was taken from. Strides ("ld...")
+ * are in reals, between rows. Nothing here allocates, keeps a pointer, or knows of Python or
+ * threads; functions are safe to call from many threads on disjoint rows.
+ *
+ * Gate buffers hold one row of "slots" per batch row: [panel][slot][lane], where a panel is L hidden
+ * units. Slots by cell:   RNN  h            LSTM  i f g o            GRU  n r z and
+ *   with reset_after      u_n h' + b_hn     without   r h'
+ * After the backward step the same memory holds the gradients of the pre-activations (dz):
+ *                         RNN  dh           LSTM  di df dg do        GRU  dn dr dz and
+ *   with reset_after      r dn              without   r h', unchanged
+ */
+#ifndef RNNFAST_H
+#define RNNFAST_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { RNNFAST_RNN, RNNFAST_GRU, RNNFAST_GRU_RESET_BEFORE, RNNFAST_LSTM, RNNFAST_CELLS };
+enum { RNNFAST_TANH, RNNFAST_RELU, RNNFAST_SIGMOID, RNNFAST_IDENTITY, RNNFAST_EXP };
+
+/* The weights of one layer and direction as the caller has them, row-major; b_ih, b_hh and w_hr may
+ * be NULL. */
+typedef struct {
+  int cell, act;     /* act: nonlinearity of the RNN */
+  ptrdiff_t I, H, P;
+  const void *w_ih, *w_hh, *b_ih, *b_hh, *w_hr;
+} rnnfast_weights;
+
+/* The same weights packed for one direction of the computation (see pack.h). All parts lie in one
+ * block; offsets are in reals. */
+typedef struct {
+  int cell, act;
+  ptrdiff_t I, H, P;
+  const void *bias, *x, *h, *h2, *r; /* h2: u_n of the GRU with the reset before; r: w_hr */
+} rnnfast_packed;
+
+/* One time step of one block of rows, forward. */
+typedef struct {
+  ptrdiff_t rows;
+  const void *x;                     /* (rows, I); used when init is NULL */
+  const void *init;                  /* bias + w_ih x already summed, laid out as gates; or NULL */
+  void *h;                           /* (rows, Pp) previous output; rows with a reset are zeroed */
+  void *h_next;                      /* (rows, Pp) written whole, padding included */
+  void *y;                           /* (rows, P) the same values for the user */
+  const void *c;                     /* LSTM: (rows, Hp) previous cell state */
+  void *c_next;                      /* LSTM: (rows, Hp); may be c itself */
+  void *gates;                       /* (rows, slots) saved for backward; NULL: not saved
+                                        (the GRU with the reset before always needs it) */
+  const uint8_t *reset;              /* (rows,) nonzero: take the previous c as zero; or NULL */
+  void *work;                        /* LSTM with projection: (rows, Hp) scratch */
+  ptrdiff_t ldx, ldinit, ldh, ldh_next, ldy, ldc, ldgates, ldwork;
+} rnnfast_step;
+
+/* One time step of one block of rows, backward. */
+typedef struct {
+  ptrdiff_t rows;
+  void *gates;                       /* in: saved by forward; out: dz */
+  const void *h;                     /* GRU: (rows, Pp) previous output */
+  const void *c, *c_next;            /* LSTM: (rows, Hp) previous and new cell state */
+  const void *dy;                    /* (rows, P) or NULL */
+  void *dh;                          /* (rows, Pp) in: gradient of the new state from later steps;
+                                        out: of the previous state */
+  void *dc;                          /* LSTM: (rows, Hp), likewise */
+  const uint8_t *reset;              /* (rows,) nonzero: the previous state was zero; or NULL */
+  void *h_raw, *dh_sum;              /* projection only, for the gradient of w_hr: (rows, Hp) gets the
+                                        unprojected output, (rows, Pp) the whole gradient of h */
+  void *work;                        /* (rows, Hp) scratch of projection and of reset-before */
+  ptrdiff_t ldgates, ldh, ldc, lddy, lddh, lddc, ldh_raw, lddh_sum, ldwork;
+} rnnfast_dstep;
+
+/* C (rows x n) = init + A B. A row has `runs` stretches of `run` reals, `stride` apart. B is packed
+ * in panels of at most 4 vectors (pack.h). Vector v of panel p of C lies at p*c_panel + v*c_vec. */
+typedef struct {
+  ptrdiff_t rows, n, width;          /* width: vectors per panel of B */
+  const void *a;
+  ptrdiff_t lda, run, runs, stride;
+  const void *b;
+  const void *init;                  /* NULL: zero; with ldinit 0 one row for all (a bias) */
+  ptrdiff_t ldinit, init_panel, init_vec;
+  void *c;
+  ptrdiff_t ldc, c_panel, c_vec;
+  int whole;                         /* C's rows are padded: store whole vectors */
+} rnnfast_gemm;
+
+/* Weight gradients: for each term, C[gate[s]*H + u][j] = sum over k of dz[k][slot s of u] * b[k][j]. */
+typedef struct {
+  const void *b;
+  ptrdiff_t ldb, n, vec;             /* b's row: n reals, every L of them `vec` apart (L: contiguous) */
+  void *c;                           /* row-major, n reals a row, overwritten */
+  int first, slots;                  /* which slots of dz take part */
+  int gate[4];                       /* the row block of C that each of these belongs to */
+} rnnfast_term;
+
+typedef struct {
+  ptrdiff_t K, H;                    /* rows of dz; hidden units */
+  const void *dz;
+  ptrdiff_t lddz;
+  int slots;                         /* per panel of dz */
+  int terms;
+  rnnfast_term term[3];
+  void *bias;                        /* (panels, slots, L) sums of dz over k; or NULL */
+} rnnfast_wgrad;
+
+typedef struct {
+  const char *isa;
+  int size, lanes, rows;             /* bytes of a real, lanes of a vector, rows of a full tile */
+  size_t (*packed_size)(const rnnfast_weights *w, int backward); /* in reals */
+  void (*pack)(const rnnfast_weights *w, int backward, void *block, rnnfast_packed *out);
+  void (*step[RNNFAST_CELLS])(const rnnfast_packed *w, const rnnfast_step *s);
+  void (*dstep[RNNFAST_CELLS])(const rnnfast_packed *w, const rnnfast_dstep *s);
+  void (*project)(const rnnfast_packed *w, ptrdiff_t rows, const void *x, ptrdiff_t ldx, void *init);
+  void (*dinput)(const rnnfast_packed *w, ptrdiff_t rows, const void *dz, void *dx);
+  /* g for dw_ih (from x), dw_hh (from h, the previous outputs) and `bias` */
+  void (*wgrad_plan)(const rnnfast_packed *w, ptrdiff_t K, const void *dz, const void *x, const void *h,
+                     ptrdiff_t ldh, void *dw_ih, void *dw_hh, void *bias, rnnfast_wgrad *g);
+  void (*bias_grads)(const rnnfast_packed *w, const void *bias, void *db_ih, void *db_hh);
+  size_t (*wgrad_scratch)(const rnnfast_wgrad *g);               /* in reals, per caller */
+  void (*wgrad)(const rnnfast_wgrad *g, ptrdiff_t panel0, ptrdiff_t panel1, void *scratch);
+  void (*math)(int act, ptrdiff_t n, const void *x, void *y);
+  double (*peak)(long repeats);      /* runs independent FMAs, returns how many flops */
+} rnnfast_kernels;
+
+/* The ISAs compiled in and runnable here, fastest first; NULL-terminated. */
+const char *const *rnnfast_isas(void);
+/* The table of one of them, by size of a real (4 or 8); NULL if it is not one of rnnfast_isas(). */
+const rnnfast_kernels *rnnfast_table(const char *isa, int size);
+/* Subnormals count as zero in this thread from `enter` to `leave`. */
+unsigned long rnnfast_flush_enter(void);
+void rnnfast_flush_leave(unsigned long state);
+/* 64-byte aligned; large blocks ask for huge pages. NULL if there is no memory. */
+void *rnnfast_alloc(size_t bytes);
+void rnnfast_free(void *block);
+const char *rnnfast_compiler(void);
+
+#endif

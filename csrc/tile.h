@@ -1,0 +1,68 @@
+/* The register tile that everything is made of, and the matrix product built on it.
+ *
+ * A tile is `mr` rows x `nv` vectors of accumulators, kept in registers over the whole sum: with 32
+ * registers 6 x 4 accumulators + 4 vectors of b + a broadcast; with 16, 3 x 4 + 1 + 3 (b is then
+ * loaded once per vector and used for all rows: any other order spills). Per k a 6 x 4 tile issues
+ * 10 loads for 24 FMAs. Each accumulator is one chain of FMAs, k ascending, so neither the height
+ * of the tile nor a stop in memory between two stretches of k changes a bit. */
+
+INLINE ptrdiff_t panels_of(ptrdiff_t n) { return (n + L - 1) / L; }
+
+/* acc[4 m + v] += a[m rs + k ks] * b[k][v] for k < K */
+INLINE void madd(int mr, int nv, V *acc, const REAL *a, ptrdiff_t rs, ptrdiff_t ks, ptrdiff_t K,
+                 const REAL *b) {
+  for (ptrdiff_t k = 0; k < K; k++, a += ks, b += nv * L) {
+    V s[MR];
+    UNROLL for (int m = 0; m < mr; m++) s[m] = splat(a[m * rs]);
+    UNROLL for (int v = 0; v < nv; v++) {
+      const V w = load(b + v * L);
+      UNROLL for (int m = 0; m < mr; m++) acc[4 * m + v] = fma_(s[m], w, acc[4 * m + v]);
+    }
+  }
+}
+
+/* Rows are cut into tiles as even as can be: 7 rows are 4 + 3, not 6 + 1. */
+#define FOR_TILES(rows, TILE, ...)                                                \
+  for (ptrdiff_t tiles_ = ((rows) + MR - 1) / MR, low_ = tiles_ ? (rows) / tiles_ : 0, \
+                 high_ = (rows) - low_ * tiles_, r_ = 0, i_ = 0, mr_;             \
+       mr_ = low_ + (i_ < high_), i_ < tiles_; r_ += mr_, i_++)                   \
+    switch (mr_) { CASES(TILE, __VA_ARGS__, r_) }
+
+INLINE void gemm_tile(const rnnfast_gemm *g, ptrdiff_t p, int nv, ptrdiff_t r, int mr) {
+  V acc[4 * MR];
+  const REAL *a = (const REAL *)g->a + r * g->lda;
+  const REAL *b = (const REAL *)g->b + p * g->width * L * g->run * g->runs;
+  const REAL *init = (const REAL *)g->init + r * g->ldinit + p * g->init_panel;
+  REAL *c = (REAL *)g->c + r * g->ldc + p * g->c_panel;
+  UNROLL for (int m = 0; m < mr; m++)
+    UNROLL for (int v = 0; v < nv; v++)
+      acc[4 * m + v] = g->init ? load(init + m * g->ldinit + v * g->init_vec) : splat(0);
+  for (ptrdiff_t i = 0; i < g->runs; i++)
+    madd(mr, nv, acc, a + i * g->stride, g->lda, 1, g->run, b + i * g->run * nv * L);
+  const ptrdiff_t valid = g->whole ? 4 * L : g->n - p * g->width * L;
+  UNROLL for (int m = 0; m < mr; m++)
+    UNROLL for (int v = 0; v < nv; v++) {
+      REAL *to = c + m * g->ldc + v * g->c_vec;
+      if (valid >= (v + 1) * L) store(to, acc[4 * m + v]);
+      else store_n(to, acc[4 * m + v], valid - v * L);
+    }
+}
+
+INLINE void gemm_panel(const rnnfast_gemm *g, ptrdiff_t p, int nv) {
+  FOR_TILES(g->rows, gemm_tile, g, p, nv)
+}
+
+static void gemm(const rnnfast_gemm *given) {
+  rnnfast_gemm g = *given;
+  if (g.run == g.stride) g.run *= g.runs, g.runs = 1;
+  const ptrdiff_t vectors = panels_of(g.n);
+  for (ptrdiff_t p = 0; p * g.width < vectors; p++) {
+    const ptrdiff_t nv = vectors - p * g.width;
+    switch (nv < g.width ? nv : g.width) {
+      case 1: gemm_panel(&g, p, 1); break;
+      case 2: gemm_panel(&g, p, 2); break;
+      case 3: gemm_panel(&g, p, 3); break;
+      case 4: gemm_panel(&g, p, 4); break;
+    }
+  }
+}

@@ -1,0 +1,88 @@
+from libc.stdint cimport uint8_t
+
+cdef extern from "rnnfast.h" nogil:
+    int RNNFAST_RNN, RNNFAST_GRU, RNNFAST_GRU_RESET_BEFORE, RNNFAST_LSTM
+    int RNNFAST_TANH, RNNFAST_RELU, RNNFAST_SIGMOID, RNNFAST_IDENTITY, RNNFAST_EXP
+
+    ctypedef struct rnnfast_weights:
+        int cell, act
+        Py_ssize_t I, H, P
+        const void *w_ih
+        const void *w_hh
+        const void *b_ih
+        const void *b_hh
+        const void *w_hr
+
+    ctypedef struct rnnfast_packed:
+        int cell, act
+        Py_ssize_t I, H, P
+        const void *r
+
+    ctypedef struct rnnfast_step:
+        Py_ssize_t rows
+        const void *x
+        const void *init
+        void *h
+        void *h_next
+        void *y
+        const void *c
+        void *c_next
+        void *gates
+        const uint8_t *reset
+        void *work
+        Py_ssize_t ldx, ldinit, ldh, ldh_next, ldy, ldc, ldgates, ldwork
+
+    ctypedef struct rnnfast_dstep:
+        Py_ssize_t rows
+        void *gates
+        const void *h
+        const void *c
+        const void *c_next
+        const void *dy
+        void *dh
+        void *dc
+        const uint8_t *reset
+        void *h_raw
+        void *dh_sum
+        void *work
+        Py_ssize_t ldgates, ldh, ldc, lddy, lddh, lddc, ldh_raw, lddh_sum, ldwork
+
+    ctypedef struct rnnfast_term:
+        const void *b
+        Py_ssize_t ldb, n, vec
+        void *c
+        int first, slots
+        int gate[4]
+
+    ctypedef struct rnnfast_wgrad:
+        Py_ssize_t K, H
+        const void *dz
+        Py_ssize_t lddz
+        int slots, terms
+        rnnfast_term term[3]
+        void *bias
+
+    ctypedef struct rnnfast_kernels:
+        const char *isa
+        int size, lanes, rows
+        size_t (*packed_size)(const rnnfast_weights *, int) noexcept nogil
+        void (*pack)(const rnnfast_weights *, int, void *, rnnfast_packed *) noexcept nogil
+        void (*step[4])(const rnnfast_packed *, const rnnfast_step *) noexcept nogil
+        void (*dstep[4])(const rnnfast_packed *, const rnnfast_dstep *) noexcept nogil
+        void (*project)(const rnnfast_packed *, Py_ssize_t, const void *, Py_ssize_t, void *) noexcept nogil
+        void (*dinput)(const rnnfast_packed *, Py_ssize_t, const void *, void *) noexcept nogil
+        void (*wgrad_plan)(const rnnfast_packed *, Py_ssize_t, const void *, const void *, const void *,
+                           Py_ssize_t, void *, void *, void *, rnnfast_wgrad *) noexcept nogil
+        void (*bias_grads)(const rnnfast_packed *, const void *, void *, void *) noexcept nogil
+        size_t (*wgrad_scratch)(const rnnfast_wgrad *) noexcept nogil
+        void (*wgrad)(const rnnfast_wgrad *, Py_ssize_t, Py_ssize_t, void *) noexcept nogil
+        void (*math)(int, Py_ssize_t, const void *, void *) noexcept nogil
+        double (*peak)(long) noexcept nogil
+
+    const char *const *rnnfast_isas()
+    const rnnfast_kernels *rnnfast_table(const char *, int)
+    unsigned long rnnfast_flush_enter()
+    void rnnfast_flush_leave(unsigned long)
+    void *rnnfast_alloc(size_t)
+    void rnnfast_free(void *)
+    const char *rnnfast_compiler()

@@ -1,0 +1,181 @@
+"""What a layer is, apart from its passes: options, parameters and their names.
+
+Letters as in `rnnfast.layers`. A cell is one stacked layer in one direction; cell ``k = layer * D +
+direction`` is row ``k`` of every state.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from . import _check
+
+Array = NDArray[Any]
+Seed = int | np.random.Generator | None
+
+_DEFAULTS = {  # what a layer's repr leaves out
+    "num_layers": 1,
+    "nonlinearity": "tanh",
+    "reset_after": True,
+    "proj_size": 0,
+    "bias": True,
+    "batch_first": False,
+    "dropout": 0.0,
+    "bidirectional": False,
+    "dtype": np.float32,
+}
+
+
+class Parameters:
+    """Options and named parameters of a layer. A subclass describes its cell."""
+
+    _gates: ClassVar[int]
+    _state_letters: ClassVar[tuple[str, ...]]  # last axis of each part of the state, P or H
+    _options: ClassVar[tuple[str, ...]]  # attributes that are keywords of the cell's forward
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int,
+        *,
+        bias: bool,
+        batch_first: bool,
+        dropout: float,
+        bidirectional: bool,
+        dtype: DTypeLike,
+        rng: Seed,
+        proj_size: int = 0,
+    ) -> None:
+        self.input_size = _check.integer("input_size", input_size, 1)
+        self.hidden_size = _check.integer("hidden_size", hidden_size, 1)
+        self.num_layers = _check.integer("num_layers", num_layers, 1)
+        self.proj_size = _check.integer("proj_size", proj_size, 0)
+        if self.proj_size >= self.hidden_size:
+            raise ValueError(
+                f"proj_size is {proj_size}, expected less than hidden_size {hidden_size}"
+            )
+        self.bias = bool(bias)
+        self.batch_first = bool(batch_first)
+        self.dropout = _probability("dropout", dropout)
+        self.bidirectional = bool(bidirectional)
+        self.dtype = _float_dtype(dtype)
+        self.rng = np.random.default_rng(rng)
+        if self.dropout and self.num_layers == 1:
+            message = f"dropout={dropout} acts between layers and has no effect with num_layers=1"
+            warnings.warn(message, stacklevel=3)
+
+        self._directions = 2 if bidirectional else 1
+        sizes = {"P": self.proj_size or self.hidden_size, "H": self.hidden_size}
+        self._sizes = tuple(sizes[letter] for letter in self._state_letters)
+        self._cells: list[tuple[tuple[str, str], ...]] = []  # (functional's name, parameter's name)
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._name_parameters()
+        bound = self.hidden_size**-0.5
+        self.params: dict[str, Array] = {
+            name: self.rng.uniform(-bound, bound, shape).astype(self.dtype)
+            for name, shape in self._shapes.items()
+        }
+
+    def _name_parameters(self) -> None:
+        rows, out = self._gates * self.hidden_size, self._sizes[0]
+        for layer in range(self.num_layers):
+            inputs = self._directions * out if layer else self.input_size
+            shapes: dict[str, tuple[int, ...]] = {"w_ih": (rows, inputs), "w_hh": (rows, out)}
+            if self.bias:
+                shapes |= {"b_ih": (rows,), "b_hh": (rows,)}
+            if self.proj_size:
+                shapes |= {"w_hr": (out, self.hidden_size)}
+            for suffix in (f"_l{layer}", f"_l{layer}_reverse")[: self._directions]:
+                kinds = {"w": "weight", "b": "bias"}
+                names = {short: f"{kinds[short[0]]}{short[1:]}{suffix}" for short in shapes}
+                self._cells.append(tuple(names.items()))
+                self._shapes |= {name: shapes[short] for short, name in names.items()}
+
+    def __repr__(self) -> str:
+        words = [str(self.input_size), str(self.hidden_size)]
+        for name, default in _DEFAULTS.items():
+            value = getattr(self, name, default)
+            if value != default:
+                words.append(f"{name}={value}" if name == "dtype" else f"{name}={value!r}")
+        return f"{type(self).__name__}({', '.join(words)})"
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return copies of the parameters by name."""
+        return {name: value.copy() for name, value in self.params.items()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Array]) -> None:
+        """Copy values into the parameters' arrays.
+
+        Parameters
+        ----------
+        state_dict : mapping of str to ndarray
+            Exactly the layer's parameters, each with its shape and dtype. The names and shapes are
+            PyTorch's: ``{k: v.numpy() for k, v in torch_layer.state_dict().items()}`` fits.
+
+        Raises
+        ------
+        TypeError
+            If a value is not an array of the layer's dtype.
+        ValueError
+            If a name is missing or unexpected, or a shape differs.
+        """
+        self._check_named("params", self.params, writeable=True)
+        self._check_named("state_dict", state_dict)
+        values = {name: value.copy() for name, value in state_dict.items()}  # may overlap params
+        for name, value in values.items():
+            self.params[name][...] = value
+
+    def _check_named(self, name: str, arrays: Mapping[str, Array], writeable: bool = False) -> None:
+        """Raise unless `arrays` has the parameters' names, shapes and dtype."""
+        if not isinstance(arrays, Mapping):
+            raise TypeError(f"{name} has type {type(arrays).__name__}, expected a dict of arrays")
+        if arrays.keys() != self._shapes.keys():
+            missing = [key for key in self._shapes if key not in arrays]
+            unexpected = [key for key in arrays if key not in self._shapes]
+            raise ValueError(f"{name} has missing keys {missing} and unexpected keys {unexpected}")
+        for key, shape in self._shapes.items():
+            value = arrays[key]
+            if type(value) is not np.ndarray or value.dtype != self.dtype or value.shape != shape:
+                check_array(f"{name}[{key!r}]", value, self.dtype, shape)
+            if writeable and not value.flags.writeable:
+                raise ValueError(f"{name}[{key!r}] is read-only, expected a writeable array")
+
+
+def check_kind(name: str, value: Array, dtype: np.dtype[Any]) -> None:
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{name} has type {type(value).__name__}, expected numpy.ndarray")
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, expected a plain numpy.ndarray")
+    if value.dtype != dtype:
+        raise TypeError(f"{name} has dtype {value.dtype}, expected {dtype}")
+
+
+def check_array(
+    name: str, value: Array, dtype: np.dtype[Any], shape: tuple[int, ...], dims: str = ""
+) -> None:
+    check_kind(name, value, dtype)
+    if value.shape != shape:
+        expected = f"{dims} = {shape}" if dims else shape
+        raise ValueError(f"{name} has shape {value.shape}, expected {expected}")
+
+
+def _probability(name: str, value: float) -> float:
+    if not isinstance(value, Real):
+        raise TypeError(f"{name} has type {type(value).__name__}, expected a number")
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} is {value}, expected a number in [0, 1)")
+    return float(value)
+
+
+def _float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    for known in (np.dtype(np.float32), np.dtype(np.float64)):
+        if dtype is not None and known == dtype:  # NumPy reads None as float64
+            return known
+    raise TypeError(f"dtype is {dtype!r}, expected float32 or float64")

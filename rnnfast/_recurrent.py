@@ -1,0 +1,313 @@
+"""The passes of a layer: stacked cells, directions, dropout between layers, batch axes.
+
+Letters and cells as in `rnnfast._parameters`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
+
+import numpy as np
+
+from . import _check
+from ._parameters import Array, Parameters, check_array, check_kind
+from .stream import Stream
+
+GivenState = Array | Sequence[Array | None] | None
+State = TypeVar("State")  # what a layer returns as its state: an array, for the LSTM a pair
+
+
+class Gradients(NamedTuple, Generic[State]):
+    """What `backward` returns: gradients shaped as the input, the state and the parameters."""
+
+    input: Array
+    state: State
+    params: dict[str, Array]
+
+
+@dataclass(slots=True, eq=False)
+class Tape:
+    """What `forward` leaves for one `backward`."""
+
+    layer: Recurrent[Any]
+    batch: tuple[int, ...]  # (B,), or () if the input was unbatched
+    y_shape: tuple[int, ...]
+    cells: list[Any]  # of each cell the tape of its functional forward; emptied by backward
+    masks: list[Array | None]  # of each stacked layer the dropout mask on its input
+
+
+class Recurrent(Parameters, Generic[State]):
+    """The passes, the same for every cell. A subclass names its cell's functions."""
+
+    _forward_cell: ClassVar[Callable[..., Any]]
+    _backward_cell: ClassVar[Callable[..., Any]]
+
+    def __call__(
+        self,
+        x: Array,
+        state: GivenState = None,
+        *,
+        lengths: Array | None = None,
+        resets: Array | None = None,
+        threads: int | None = None,
+    ) -> tuple[Array, State]:
+        """Return ``(y, state)``, without dropout. Arguments, results and errors as in `forward`."""
+        return self._run(x, state, lengths, resets, threads, training=False)[:2]
+
+    def forward(
+        self,
+        x: Array,
+        state: GivenState = None,
+        *,
+        lengths: Array | None = None,
+        resets: Array | None = None,
+        threads: int | None = None,
+    ) -> tuple[Array, State, Tape]:
+        """Run the layer for training, with dropout.
+
+        Parameters
+        ----------
+        x : ndarray, (T, B, I), or (B, T, I) if `batch_first`, or (T, I)
+            The input, in the layer's dtype. Must not be modified before `backward`. Where it has no
+            batch axis, neither have the results.
+        state : ndarray, (L*D, B, P), or (L*D, P) for x (T, I); for the LSTM a pair
+            The states before the first step, zeros by default. The LSTM takes ``(h, c)`` with `c`
+            (L*D, B, H); either may be None.
+        lengths : ndarray of int, (B,), optional
+            Row ``b`` has ``lengths[b]`` steps, from 0 to T; the rest is padding, where ``y`` is 0.
+            The returned state is the one after the last valid step. Not with x (T, I).
+        resets : ndarray of bool, with the axes of `x` but the last, optional
+            Where true, the row's state is set to zero before that step, in both directions.
+        threads : int, optional
+            Number of threads, from 1 to 256; by default `rnnfast.get_num_threads`.
+
+        Returns
+        -------
+        y : ndarray, (T, B, D*P), or (B, T, D*P) if `batch_first`, or (T, D*P)
+            The last layer's outputs, forward direction first. A transposed view if `batch_first`.
+        state : ndarray or pair of ndarray, shaped as the argument
+            The states after the last step (of the reverse direction: after step 0).
+        tape : object
+            For one call of `backward`.
+
+        Raises
+        ------
+        TypeError
+            If an argument is not an array, or has another dtype.
+        ValueError
+            If a shape or a value does not fit.
+        """
+        return self._run(x, state, lengths, resets, threads, training=True)
+
+    def _run(
+        self,
+        x: Array,
+        state: GivenState,
+        lengths: Array | None,
+        resets: Array | None,
+        threads: int | None,
+        *,
+        training: bool,
+    ) -> tuple[Array, State, Tape]:
+        self._check_named("params", self.params)
+        batch = self._check_input(x, lengths)
+        states = self._check_state("state", state, batch)
+        if resets is not None:
+            resets = _check.mask("resets", resets, "x.shape[:-1]", x.shape[:-1])
+            resets = self._time_major(resets, batch)
+        x = self._time_major(x, batch)
+        options = {name: getattr(self, name) for name in self._options}
+        finals: list[tuple[Array, ...]] = []
+        tapes: list[Any] = []
+        masks: list[Array | None] = []
+        for layer in range(self.num_layers):
+            masks.append(self._dropout_mask(x.shape) if training and layer else None)
+            if masks[-1] is not None:
+                x = x * masks[-1]
+            ys = []
+            for direction in range(self._directions):
+                k = layer * self._directions + direction
+                y, *final, tape = self._forward_cell(
+                    x,
+                    *(None if part is None else part[k] for part in states),
+                    **{short: self.params[name] for short, name in self._cells[k]},
+                    **options,
+                    lengths=lengths,
+                    resets=resets,
+                    reverse=direction == 1,
+                    need_tape=training,
+                    threads=threads,
+                )
+                ys.append(y)
+                finals.append(final)
+                tapes.append(tape)
+            x = ys[0] if len(ys) == 1 else np.concatenate(ys, axis=2)
+        y = self._as_given(x, batch)
+        return y, self._join(finals, batch), Tape(self, batch, y.shape, tapes, masks)
+
+    def backward(
+        self,
+        tape: Tape,
+        dy: Array | None = None,
+        dstate: GivenState = None,
+        *,
+        accumulate: dict[str, Array] | None = None,
+        threads: int | None = None,
+    ) -> Gradients[State]:
+        """Backpropagate through the `forward` that returned `tape`.
+
+        Parameters
+        ----------
+        tape : object
+            From this layer's `forward`. It can be used once.
+        dy : ndarray, shaped as ``y``, optional
+            Gradient of ``y``; zeros by default.
+        dstate : ndarray, or for the LSTM a pair, shaped as the returned state, optional
+            Gradient of the returned state, zeros by default; in a pair either may be None.
+        accumulate : dict of str to ndarray, optional
+            Arrays with the names, shapes and dtype of the parameters, to which the parameters'
+            gradients are added; it is returned as `params`.
+        threads : int, optional
+            Number of threads, from 1 to 256; by default `rnnfast.get_num_threads`.
+
+        Returns
+        -------
+        Gradients
+            Named tuple: `input`, shaped as ``x``; `state`, shaped as the state, also where that was
+            None; `params`, a dict with the names of the layer's parameters.
+
+        Raises
+        ------
+        TypeError
+            If `tape` is not a tape, or another argument not an array of the layer's dtype.
+        ValueError
+            If a shape or a name does not fit, or the tape belongs to another layer.
+        RuntimeError
+            If the tape has been used.
+        """
+        dout, dstates = self._check_upstream(tape, dy, dstate)
+        if accumulate is not None:
+            self._check_named("accumulate", accumulate, writeable=True)
+        size = self._sizes[0]
+        dstarts: list[tuple[Array, ...]] = [()] * len(self._cells)
+        params: dict[str, Any] = dict.fromkeys(self.params)  # in their order
+        for layer in reversed(range(self.num_layers)):
+            dxs = []
+            for direction in range(self._directions):
+                k = layer * self._directions + direction
+                at = slice(direction * size, (direction + 1) * size)
+                grads = self._backward_cell(
+                    tape.cells[k],
+                    None if dout is None else dout[:, :, at],
+                    *(None if part is None else part[k] for part in dstates),
+                    threads=threads,
+                )
+                dxs.append(grads.x)
+                dstarts[k] = grads[1 : 1 + len(dstates)]
+                params |= {name: getattr(grads, short) for short, name in self._cells[k]}
+            dout = dxs[0]
+            for dx in dxs[1:]:
+                dout += dx
+            if tape.masks[layer] is not None:
+                dout *= tape.masks[layer]
+        tape.cells, tape.masks = [], []
+        if accumulate is not None:
+            for name, gradient in params.items():
+                np.add(accumulate[name], gradient, out=accumulate[name])
+            params = accumulate
+        return Gradients(self._as_given(dout, tape.batch), self._join(dstarts, tape.batch), params)
+
+    def stream(
+        self, batch_size: int = 1, state: GivenState = None, threads: int | None = None
+    ) -> Stream:
+        """Return a `Stream`: a snapshot of the weights that takes steps and carries the state."""
+        return Stream(self, batch_size, state, threads)
+
+    # ------------------------------------------------------------------------------------ steps
+
+    def _dropout_mask(self, shape: tuple[int, ...]) -> Array | None:
+        """Inverted dropout: 0 with probability p, else 1 / (1 - p)."""
+        if not self.dropout:
+            return None
+        mask = self.rng.random(shape, dtype=self.dtype.type)
+        np.greater_equal(mask, self.dropout, out=mask)
+        mask *= 1 / (1 - self.dropout)
+        return mask
+
+    def _time_major(self, a: Array, batch: tuple[int, ...]) -> Array:
+        """View the user's (T, B, ...), (B, T, ...) or (T, ...) as (T, B, ...)."""
+        if not batch:
+            return a[:, None]
+        return a.swapaxes(0, 1) if self.batch_first else a
+
+    def _as_given(self, a: Array, batch: tuple[int, ...]) -> Array:
+        """Undo `_time_major`."""
+        if not batch:
+            return a[:, 0]
+        return a.swapaxes(0, 1) if self.batch_first else a
+
+    def _join(self, cells: Sequence[Sequence[Array]], batch: tuple[int, ...]) -> State:
+        """Turn each cell's parts of the state, (B, .), into what the user sees."""
+        if len(cells) == 1:
+            parts = [part[None] for part in cells[0]]
+        else:
+            parts = [np.array(part) for part in zip(*cells, strict=True)]
+        if not batch:
+            parts = [part[:, 0] for part in parts]
+        return cast(State, parts[0] if len(parts) == 1 else tuple(parts))
+
+    # ----------------------------------------------------------------------------------- checks
+
+    def _check_input(self, x: Array, lengths: Array | None) -> tuple[int, ...]:
+        """Return (B,), or () for unbatched input."""
+        check_kind("x", x, self.dtype)
+        if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
+            batched = "(B, T, I)" if self.batch_first else "(T, B, I)"
+            raise ValueError(
+                f"x has shape {x.shape}, expected {batched} or (T, I) with I = {self.input_size}"
+            )
+        if x.ndim == 3:
+            return (x.shape[0 if self.batch_first else 1],)
+        if lengths is not None:
+            raise ValueError(f"lengths is given, but x with shape {x.shape} has no batch axis")
+        return ()
+
+    def _check_state(
+        self, name: str, state: GivenState, batch: tuple[int, ...]
+    ) -> list[Array | None]:
+        """Return the parts of a state or its gradient, (L*D, B, .) or None each."""
+        count = len(self._sizes)
+        if state is None:
+            return [None] * count
+        given: Any = (state,) if count == 1 else state
+        if not isinstance(given, (tuple, list)):
+            raise TypeError(f"{name} has type {type(state).__name__}, expected a pair (h, c)")
+        if len(given) != count:
+            raise ValueError(f"{name} has length {len(state)}, expected a pair (h, c)")
+        parts: list[Array | None] = []
+        for i, part in enumerate(given):
+            if part is None:
+                parts.append(None)
+                continue
+            label = name if count == 1 else f"{name}[{i}]"
+            dims = f"(L*D, {'B, ' if batch else ''}{self._state_letters[i]})"
+            check_array(label, part, self.dtype, (len(self._cells), *batch, self._sizes[i]), dims)
+            parts.append(part if batch else part[:, None])
+        return parts
+
+    def _check_upstream(
+        self, tape: Tape, dy: Array | None, dstate: GivenState
+    ) -> tuple[Any, list[Array | None]]:
+        """Return dy (T, B, D*P) and the parts of dstate."""
+        if not isinstance(tape, Tape):
+            raise TypeError(f"tape has type {type(tape).__name__}, expected what forward returned")
+        if tape.layer is not self:
+            raise ValueError(f"tape is from another layer, {tape.layer}, expected one from {self}")
+        if not tape.cells:
+            raise RuntimeError("tape has been used: it serves one backward")
+        if dy is not None:
+            check_array("dy", dy, self.dtype, tape.y_shape, "y.shape")
+            dy = self._time_major(dy, tape.batch)
+        return dy, self._check_state("dstate", dstate, tape.batch)

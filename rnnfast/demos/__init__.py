@@ -1,0 +1,74 @@
+"""Demonstrations: small systems, each written the way a tutorial would write it.
+
+`python -m rnnfast demo NAME [--seed N] [--json PATH] [--plot PATH] [--quick]` trains one, prints
+its figures next to those it should reach, and exits with 0 if it reaches them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from ._demo import Demo, parse, report
+
+DEMOS: dict[str, str] = {
+    "next-symbol": "one sigmoid unit fed back to itself predicts a repeating sequence",
+    "count-ones": "a linear unit learns to count: gradient check, Rprop, exploding gradients",
+    "sentiment": "words in, one label out: what 'not' belongs to, which a bag of words cannot see",
+    "char-lm": "a language model of Python source, character by character, with a sample",
+    "binary-adder": "a two-layer LSTM adds binary numbers bit by bit",
+    "seq2seq": "an encoder and a decoder turn a string of digits around",
+    "tagger": "tags that need the right context: bidirectional against unidirectional",
+    "lstm-vs-gru": "how far back RNN, LSTM and GRU can learn to remember",
+    "all": "every one of the above in turn; --plot then names a folder",
+}
+
+
+def load(name: str) -> Demo:
+    """The demonstration of that name."""
+    module: Any = import_module(f"{__name__}.{name.replace('-', '_')}")
+    demo: Demo = module.demo
+    return demo
+
+
+def run(name: str, argv: Sequence[str] = ()) -> int:
+    """Run a demonstration.
+
+    Parameters
+    ----------
+    name : str
+        A key of `DEMOS`.
+    argv : sequence of str
+        Its options: `--seed N`, `--json PATH`, `--plot PATH`, `--quick` and what it adds.
+
+    Returns
+    -------
+    status : int
+        0 if every figure is reached (or `--quick`, which promises nothing), 1 if not.
+
+    Raises
+    ------
+    ValueError
+        There is no such demonstration.
+    KeyboardInterrupt
+        Ctrl-C.
+    """
+    if name not in DEMOS:
+        raise ValueError(f"name is {name!r}, expected one of {', '.join(DEMOS)}")
+    names = [other for other in DEMOS if other != "all"] if name == "all" else [name]
+    demos = {each: load(each) for each in names}
+    options = parse(name, DEMOS[name], argv, None if name == "all" else demos[name])
+    results = []
+    for each, demo in demos.items():
+        plot = options.plot
+        if plot is not None and name == "all":
+            Path(plot).mkdir(parents=True, exist_ok=True)
+            plot = str(Path(plot) / f"{each}.png")
+        results.append(report(each, DEMOS[each], demo, options, plot))
+    if options.json is not None:
+        content = results if name == "all" else results[0]
+        Path(options.json).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return 0 if options.quick or all(result["reached"] for result in results) else 1

@@ -1,0 +1,107 @@
+"""What the demonstrations share: options, training that Ctrl-C ends, figures beside their goals."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from rnnfast.training import History, fit
+
+
+@dataclass
+class Figure:
+    """A measured value, what it should be, and whether it is."""
+
+    name: str
+    value: float
+    goal: str
+    reached: bool
+
+
+def at_least(name: str, value: float, bound: float) -> Figure:
+    """A figure that should not be below a bound."""
+    return Figure(name, float(value), f">= {bound:g}", bool(value >= bound))
+
+
+def at_most(name: str, value: float, bound: float) -> Figure:
+    """A figure that should not be above a bound."""
+    return Figure(name, float(value), f"<= {bound:.4g}", bool(value <= bound))
+
+
+def near(name: str, value: float, target: float, tolerance: float) -> Figure:
+    """A figure that should be at a target."""
+    goal = f"{target:g} +- {tolerance:g}"
+    return Figure(name, float(value), goal, bool(abs(value - target) <= tolerance))
+
+
+@dataclass
+class Result:
+    """What a demonstration returns: figures, how to draw them, and further numbers for the JSON."""
+
+    figures: list[Figure]
+    plot: Callable[[], Any]
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+Options: TypeAlias = argparse.Namespace
+
+
+@dataclass
+class Demo:
+    """A demonstration: `main(options)`, and what it adds to the options."""
+
+    main: Callable[[Options], Result]
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def parse(name: str, description: str, argv: Sequence[str], demo: Demo | None) -> Options:
+    """The options of a demonstration from its arguments."""
+    parser = argparse.ArgumentParser(prog=f"rnnfast demo {name}", description=description)
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="random seed (0)")
+    parser.add_argument("--json", metavar="PATH", help="write the figures there")
+    parser.add_argument("--plot", metavar="PATH", help="draw the result there (needs matplotlib)")
+    parser.add_argument("--quick", action="store_true", help="a few seconds, short of the goals")
+    for option, keywords in (demo.options if demo else {}).items():
+        parser.add_argument(option, **keywords)
+    return parser.parse_args(argv)
+
+
+def report(
+    name: str, description: str, demo: Demo, options: Options, plot: str | None
+) -> dict[str, Any]:
+    """Run a demonstration, print its figures, draw its plot; the content of its JSON."""
+    print(f"{name}: {description}\n")
+    started = time.perf_counter()
+    for option, keywords in demo.options.items():  # those of one demonstration in a run of all
+        vars(options).setdefault(option.lstrip("-").replace("-", "_"), keywords.get("default"))
+    result = demo.main(options)
+    seconds = time.perf_counter() - started
+
+    width = max(len(figure.name) for figure in result.figures)
+    print(f"\n{'figure':<{width}}  {'measured':>10}  should be")
+    for figure in result.figures:
+        verdict = "" if figure.reached else "  NOT REACHED"
+        print(f"{figure.name:<{width}}  {figure.value:>10.4g}  {figure.goal}{verdict}")
+    print(f"{seconds:.1f} s" + (", a quick run short of the goals" if options.quick else "") + "\n")
+    if plot is not None:
+        result.plot().savefig(plot, dpi=100)
+    return {
+        "name": name,
+        "reached": all(figure.reached for figure in result.figures),
+        "figures": [vars(figure) for figure in result.figures],
+        "seed": options.seed,
+        "quick": options.quick,
+        "seconds": round(seconds, 3),
+        **result.details,
+    }
+
+
+def train(*arguments: Any, **options: Any) -> History:
+    """`rnnfast.training.fit`; here Ctrl-C ends the whole demonstration."""
+    history = fit(*arguments, **options)
+    if history.interrupted:
+        raise KeyboardInterrupt
+    return history

@@ -1,0 +1,215 @@
+"""A language model: what character comes next?
+
+The text is Python's own standard library (or `--text FILE`), read character by character:
+
+    x_t = E[s_t],    h_t = LSTM_2(LSTM_1(x_t)),    p(s_{t+1}) = softmax(V h_t + b)
+
+One long text has no natural end to backpropagate from, so BPTT is truncated: the text is cut into
+windows, the state is carried from each window to the next and the gradient is not (Williams & Peng
+1990). Adam, gradient clipping and dropout between the layers (Zaremba et al. 2014) do the rest.
+
+The measure is bits per character on files that were kept aside: the mean of `-log2 p`. Beside it
+stands a 3-gram model of the same text (Witten & Bell 1991), which sees two characters back. At the
+end the model writes: each character is drawn from its own prediction and fed back to it.
+"""
+
+from __future__ import annotations
+
+import sysconfig
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rnnfast import LSTM
+from rnnfast.training import (
+    Adam,
+    Embedding,
+    Linear,
+    join,
+    new_figure,
+    softmax_cross_entropy,
+    streams,
+    windows,
+)
+
+from ._demo import Demo, Options, Result, at_most, train
+from ._ngram import ngram_bits
+
+UNKNOWN = "\N{REPLACEMENT CHARACTER}"
+RARE = 20  # characters that occur less often are all UNKNOWN
+BATCH, WINDOW = 16, 64
+HIDDEN, EMBEDDED = 192, 48
+
+
+def read_files(rng: np.random.Generator) -> tuple[str, str]:
+    """The standard library's top-level modules in random order: training and held-out text."""
+    folder = Path(sysconfig.get_paths()["stdlib"])
+    files = sorted(folder.glob("*.py"))
+    texts = [files[i].read_text("utf-8", errors="replace") for i in rng.permutation(len(files))]
+    cut = len(texts) // 15
+    return "".join(texts[cut:]), "".join(texts[:cut])
+
+
+def read_text(path: str) -> tuple[str, str]:
+    """One file: its first nine tenths for training, the rest held out."""
+    text = Path(path).read_text("utf-8", errors="replace")
+    if len(text) < 20_000:
+        raise ValueError(f"{path} has {len(text)} characters, expected at least 20,000")
+    cut = len(text) * 9 // 10
+    return text[:cut], text[cut:]
+
+
+class Alphabet:
+    """Characters and their numbers."""
+
+    def __init__(self, text: str) -> None:
+        points, counts = np.unique(code_points(text), return_counts=True)
+        self.points = np.append(points[counts >= RARE], ord(UNKNOWN))
+        self.size = len(self.points)
+
+    def encode(self, text: str) -> Any:
+        """The characters' numbers, that of UNKNOWN for those not in the alphabet."""
+        points = code_points(text)
+        found = np.searchsorted(self.points[:-1], points).clip(max=self.size - 2)
+        return np.where(self.points[found] == points, found, self.size - 1)
+
+    def decode(self, ids: Any) -> str:
+        """The text of some numbers."""
+        return "".join(map(chr, self.points[ids]))
+
+
+def code_points(text: str) -> Any:
+    """The Unicode code point of every character."""
+    return np.frombuffer(text.encode("utf-32-le"), np.uint32).astype(np.int64)
+
+
+class LanguageModel:
+    """Embedding, two LSTM layers with dropout between them, softmax; the state is carried."""
+
+    def __init__(self, size: int, dropout: float, rng: np.random.Generator) -> None:
+        self.embedding = Embedding(size, EMBEDDED, rng=rng)
+        self.lstm = LSTM(EMBEDDED, HIDDEN, num_layers=2, dropout=dropout, rng=rng)
+        self.out = Linear(HIDDEN, size, rng=rng)
+        self.params = join(
+            embedding=self.embedding.params, lstm=self.lstm.params, out=self.out.params
+        )
+        self.state: Any = None
+
+    def windows(self, text: Any) -> Iterator[Any]:
+        """Inputs and targets, window by window, over and over; a new round, a new state."""
+        pieces = streams(text, BATCH)
+        while True:
+            self.state = None
+            yield from windows(WINDOW, pieces[:-1], pieces[1:])
+
+    def loss_and_grads(self, batch: Any) -> tuple[float, dict[str, Any]]:
+        """Cross-entropy over one window, and its gradients within the window."""
+        read, wanted = batch
+        x, read_tape = self.embedding.forward(read)
+        y, self.state, tape = self.lstm.forward(x, self.state)
+        logits, out_tape = self.out.forward(y)
+        loss, d_logits = softmax_cross_entropy(logits, wanted)
+        out = self.out.backward(out_tape, d_logits)
+        lstm = self.lstm.backward(tape, out.input)  # no gradient comes from the next window
+        embedding = self.embedding.backward(read_tape, lstm.input)
+        return loss, join(embedding=embedding.params, lstm=lstm.params, out=out.params)
+
+    def bits(self, text: Any) -> float:
+        """Bits per character of a text: the mean of -log2 p."""
+        state, total, pieces = None, 0.0, streams(text, 4 * BATCH)
+        for read, wanted in windows(WINDOW, pieces[:-1], pieces[1:]):
+            y, state = self.lstm(self.embedding(read), state)
+            total += softmax_cross_entropy(self.out(y), wanted)[0] * wanted.size
+        return total / pieces[1:].size / np.log(2)
+
+    def write(self, start: Any, count: int, temperature: float, rng: np.random.Generator) -> Any:
+        """Continue a text: draw a character, read it, draw the next."""
+        stream, written = self.lstm.stream(), list(start)
+        for read in start[:-1]:
+            stream.step(self.embedding(read))
+        for _ in range(count):
+            logits = self.out(stream.step(self.embedding(written[-1]))).astype(np.float64)
+            p = np.exp((logits - logits.max()) / temperature)
+            written.append(int(rng.choice(p.size, p=p / p.sum())))
+        return np.array(written)
+
+
+def main(options: Options) -> Result:
+    """Train, measure beside the 3-gram model, write a sample."""
+    rng = np.random.default_rng(options.seed)
+    training, held_out = read_text(options.text) if options.text else read_files(rng)
+    alphabet = Alphabet(training)
+    text, test = alphabet.encode(training), alphabet.encode(held_out)
+    if options.quick:
+        text, test = text[:300_000], test[:30_000]
+    print(
+        f"{text.size:,} characters to train on, {test.size:,} held out, {alphabet.size} different"
+    )
+    baseline = ngram_bits(text, test, order=3)
+    print(f"3-gram model: {baseline:.3f} bits per character")
+
+    model = LanguageModel(alphabet.size, options.dropout, rng)
+    epochs, steps = (2, 30) if options.quick else (16, 100)
+    pieces = model.windows(text)
+    glance = test[:40_000]
+    started = time.perf_counter()
+    history = train(
+        model.loss_and_grads,
+        Adam(model.params),
+        lambda rng: (next(pieces) for _ in range(steps)),
+        epochs=epochs,
+        evaluate=lambda: model.bits(glance),
+        clip_norm=1.0,
+        schedule=lambda epoch: 0.004 * (1 - epoch / epochs),
+        label=f"char-lm, {steps * BATCH * WINDOW:,} characters per epoch",
+    )
+    tokens_per_second = epochs * steps * BATCH * WINDOW / (time.perf_counter() - started)
+    bits = model.bits(test)
+    print("held-out bits per character:", *(f"{value:.2f}" for value in history.held_out))
+    print(f"{tokens_per_second:,.0f} characters per second, evaluation included\n")
+    sample = alphabet.decode(model.write(alphabet.encode("\ndef "), 400, 0.7, rng))
+    print("\n".join(f"    {line}" for line in sample.splitlines()))
+
+    def plot() -> Any:
+        figure = new_figure()
+        axes = figure.subplots()
+        seen = np.arange(1, epochs + 1) * steps * BATCH * WINDOW / 1e6
+        axes.plot(seen, np.array(history.loss) / np.log(2), ".-", label="training (with dropout)")
+        axes.plot(seen, history.held_out, ".-", label="held out")
+        axes.axhline(baseline, color="gray", linestyle=":", label="3-gram model, held out")
+        axes.set(xlabel="characters read (millions)", ylabel="bits per character")
+        axes.set_title("language model of the Python standard library")
+        axes.legend()
+        axes.grid(alpha=0.3)
+        return figure
+
+    return Result(
+        [
+            at_most("held-out bits per character", bits, baseline),
+            at_most("their last value, of the first", history.held_out[-1], history.held_out[0]),
+        ],
+        plot,
+        {
+            "baseline_bits": baseline,
+            "characters_per_second": tokens_per_second,
+            "sample": sample,
+            "history": history.as_dict(),
+        },
+    )
+
+
+demo = Demo(
+    main,
+    {
+        "--text": {"metavar": "FILE", "help": "a text to learn from (the standard library)"},
+        "--dropout": {
+            "type": float,
+            "default": 0.1,
+            "metavar": "P",
+            "help": "dropout between the two layers (0.1)",
+        },
+    },
+)

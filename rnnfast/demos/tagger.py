@@ -1,0 +1,143 @@
+"""A tag for every word that depends on what comes later: bidirectional against unidirectional.
+
+A text is a row of short sentences. A word's tag says how its sentence ends (. ? or !) and whether
+it began with a "no": the first is to the word's right, the second to its left.
+
+    h_t = GRU(x_t, h_{t-1}),  g_t = GRU'(x_t, g_{t+1}),    p_t = softmax(W [h_t, g_t] + b)
+
+Without `g` one can only guess how the sentence will end, right one time in three.
+Bidirectional networks: Schuster & Paliwal 1997.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rnnfast import GRU
+from rnnfast.training import (
+    Adam,
+    Embedding,
+    Linear,
+    join,
+    length_mask,
+    new_figure,
+    pad,
+    softmax_cross_entropy,
+)
+
+from ._demo import Demo, Options, Result, at_least, at_most, train
+
+WORDS = [*"abcdefgh", "no", ".", "?", "!"]
+NO, FIRST_END = WORDS.index("no"), WORDS.index(".")
+TAGS = 6
+
+
+def text(rng: np.random.Generator) -> tuple[Any, Any]:
+    """Two to six sentences of two to eight words: the words' numbers and their tags."""
+    words: list[int] = []
+    tags: list[int] = []
+    for _ in range(rng.integers(2, 7)):
+        length, end, begins_with_no = rng.integers(2, 9), rng.integers(3), rng.integers(2)
+        sentence = [*rng.integers(0, NO, length), FIRST_END + end]
+        if begins_with_no:
+            sentence[0] = NO
+        words += sentence
+        tags += [int(2 * end + begins_with_no)] * len(sentence)
+    return np.array(words), np.array(tags)
+
+
+def texts(rng: np.random.Generator, count: int) -> tuple[Any, Any, Any]:
+    """Padded words `(T, B)`, tags `(T, B)` and lengths `(B,)`."""
+    all_words, all_tags = zip(*(text(rng) for _ in range(count)), strict=True)
+    words, lengths = pad(all_words)
+    return words, pad(all_tags)[0], lengths
+
+
+class Tagger:
+    """Embedding, GRU in one direction or both, and a softmax at every step."""
+
+    def __init__(self, bidirectional: bool, rng: np.random.Generator) -> None:
+        self.embedding = Embedding(len(WORDS), 16, rng=rng)
+        self.gru = GRU(16, 32, bidirectional=bidirectional, rng=rng)
+        self.out = Linear(64 if bidirectional else 32, TAGS, rng=rng)
+        self.params = join(
+            embedding=self.embedding.params, gru=self.gru.params, out=self.out.params
+        )
+
+    def __call__(self, words: Any, lengths: Any) -> Any:
+        """The logits of every word's tags, `(T, B, 6)`."""
+        return self.out(self.gru(self.embedding(words), lengths=lengths)[0])
+
+    def loss_and_grads(self, batch: Any) -> tuple[float, dict[str, Any]]:
+        """Cross-entropy over the words, padding left out, and its gradients."""
+        words, tags, lengths = batch
+        x, words_tape = self.embedding.forward(words)
+        y, _, tape = self.gru.forward(x, lengths=lengths)
+        logits, out_tape = self.out.forward(y)
+        mask = length_mask(lengths, len(words))
+        loss, d_logits = softmax_cross_entropy(logits, tags, mask=mask)
+        out = self.out.backward(out_tape, d_logits)
+        gru = self.gru.backward(tape, out.input)
+        embedding = self.embedding.backward(words_tape, gru.input)
+        return loss, join(embedding=embedding.params, gru=gru.params, out=out.params)
+
+
+def main(options: Options) -> Result:
+    """Train both on the same texts and compare them on fresh ones."""
+    test_words, test_tags, test_lengths = texts(np.random.default_rng([options.seed, 1]), 500)
+    mask = length_mask(test_lengths, len(test_words))
+    ends = np.mean(test_words[mask] >= FIRST_END)
+    guessed = ends + (1 - ends) / 3  # the end itself is seen, before it there are three
+
+    histories, accuracies = {}, {}
+    for name, bidirectional in (("unidirectional", False), ("bidirectional", True)):
+        rng = np.random.default_rng(options.seed)
+        model = Tagger(bidirectional, rng)
+
+        def error_rate(model: Tagger = model) -> float:
+            tags = model(test_words, test_lengths).argmax(axis=2)
+            return float(np.mean((tags != test_tags)[mask]))
+
+        histories[name] = train(
+            model.loss_and_grads,
+            Adam(model.params, lr=0.01),
+            lambda rng: (texts(rng, 32) for _ in range(50)),
+            epochs=3 if options.quick else 10,
+            rng=rng,
+            evaluate=error_rate,
+            clip_norm=1.0,
+            label=f"tagger, {name}",
+        )
+        accuracies[name] = 1 - error_rate()
+
+    words, tags = test_words[:, 0], model(test_words, test_lengths)[:, 0].argmax(axis=1)
+    print("  words", *(f"{WORDS[w]:>2}" for w in words[: test_lengths[0]]))
+    print("  end  ", *(f"{WORDS[FIRST_END + tag // 2]:>2}" for tag in tags[: test_lengths[0]]))
+    print("  no   ", *(f"{tag % 2:>2}" for tag in tags[: test_lengths[0]]))
+
+    def plot() -> Any:
+        figure = new_figure()
+        axes = figure.subplots()
+        for name, history in histories.items():
+            epochs = np.arange(1, history.epochs + 1)
+            axes.plot(50 * epochs, 1 - np.array(history.held_out), ".-", label=name)
+        axes.axhline(guessed, color="gray", linestyle=":", label="every sentence's end guessed")
+        axes.set(xlabel="batches of 32 texts", ylabel="share of tags right", ylim=(0, 1.05))
+        axes.set_title("500 fresh texts")
+        axes.legend(loc="center right")
+        axes.grid(alpha=0.3)
+        return figure
+
+    return Result(
+        [
+            at_least("tags right, bidirectional", accuracies["bidirectional"], 0.99),
+            at_most("tags right, unidirectional", accuracies["unidirectional"], guessed + 0.05),
+        ],
+        plot,
+        {"histories": {name: history.as_dict() for name, history in histories.items()}},
+    )
+
+
+demo = Demo(main)

@@ -1,0 +1,175 @@
+"""Streaming: one step, or one chunk, at a time, with packed weights and the state carried inside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _check, _kernels
+from ._threads import resolve
+
+__all__ = ["Stream"]
+
+Array = NDArray[Any]
+
+
+class Stream(_kernels.Steps):
+    """A unidirectional layer's weights, packed once, and a state that steps and chunks carry on.
+
+    Made by `layer.stream`. The weights are a snapshot: later changes of the layer's parameters do
+    not reach it. There is no dropout. Cutting a sequence into steps and chunks does not change a
+    bit of the result. One stream serves one thread at a time.
+
+    Parameters
+    ----------
+    layer : RNN, GRU or LSTM
+    batch_size : int
+        B.
+    state : ndarray or pair of ndarray, optional
+        Where to start, as in the layer's `forward`; None means zeros.
+    threads : int, optional
+        From 1 to 256; None: see `rnnfast.set_num_threads`, now.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument does not fit, or the layer is bidirectional.
+    """
+
+    _layer: Any
+    _layers: list[dict[str, Any]]
+    _batch_size: int
+    _threads: int
+
+    def __new__(
+        cls, layer: Any, batch_size: int = 1, state: Any = None, threads: int | None = None
+    ) -> Stream:
+        if layer.bidirectional:
+            raise ValueError(
+                "layer is bidirectional, expected one direction: the other needs the end"
+            )
+        B = _check.integer("batch_size", batch_size, 0)
+        layers = [_pack(layer, k, B) for k in range(layer.num_layers)]
+        threads = resolve(threads)
+        self = super().__new__(cls, layers, B, threads, layer.dtype, np.ndarray, np.empty)
+        self._layer, self._layers, self._batch_size, self._threads = layer, layers, B, threads
+        self.state = state
+        return self
+
+    @property
+    def state(self) -> Any:
+        """The state, (L, B, P), for the LSTM a pair (h, c) with c (L, B, H): a copy.
+
+        It can be set, to None for zeros.
+        """
+        h = np.stack([self._h(layer) for layer in self._layers])
+        if self._layers[0]["c"] is None:
+            return h
+        return h, np.stack([layer["c"][:, : layer["H"]] for layer in self._layers])
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        parts = self._layer._check_state("state", state, (self._batch_size,))
+        for k, layer in enumerate(self._layers):
+            self._h(layer)[:] = 0 if parts[0] is None else parts[0][k]
+            if layer["c"] is not None:
+                layer["c"][:, : layer["H"]] = 0 if parts[1] is None else parts[1][k]
+
+    def reset(self, mask: NDArray[np.bool_] | None = None) -> None:
+        """Set the state to zero: of all rows, or of those where `mask`, bool of shape (B,), is true.
+
+        Raises
+        ------
+        TypeError, ValueError
+            `mask` is not a bool array of that shape.
+        """
+        rows: Any = slice(None)
+        if mask is not None:
+            rows = _check.mask("mask", mask, "(B,)", (self._batch_size,))
+        for layer in self._layers:
+            self._h(layer)[rows] = 0
+            if layer["c"] is not None:
+                layer["c"][rows] = 0
+
+    def run(self, x: Array) -> Array:
+        """Take a chunk of steps, going on from the state and carrying it further.
+
+        Parameters
+        ----------
+        x : ndarray, shape (T, B, I), or (T, I) if the batch size is 1
+
+        Returns
+        -------
+        y : ndarray, shape (T, B, P), or (T, P)
+
+        Raises
+        ------
+        TypeError, ValueError
+            `x` is not an ndarray of the layer's dtype and of that shape.
+        """
+        B, I = self._batch_size, self._layer.input_size
+        ndim = getattr(x, "ndim", 3)
+        dims, shape = ("(T, B, I)", (B, I)) if ndim != 2 or B != 1 else ("(T, I)", (I,))
+        T = len(x) if ndim in (2, 3) else -1
+        rows = _check.array("x", x, self.dtype, dims, (T, *shape)).reshape(T * B, I)
+        run = _kernels.run_packed["float" if self.dtype.itemsize == 4 else "double"]
+        for layer in self._layers:
+            h, c = self._h(layer).copy(), layer["c"]
+            c = None if c is None else c[:, : layer["H"]].copy()
+            y = np.empty((T * B, h.shape[1]), self.dtype)
+            run(layer["weights"], T, rows, h, c, self._threads, y, h, c)
+            self._h(layer)[:] = h
+            if c is not None:
+                layer["c"][:, : layer["H"]] = c
+            rows = y
+        return rows.reshape(*((T, B) if ndim == 3 else (T,)), rows.shape[1])
+
+    def _h(self, layer: dict[str, Any]) -> Array:
+        return layer["h"][self.turn, :, : layer["P"]]  # type: ignore[no-any-return]
+
+    # What `step` calls when an argument is not the plain array of the right shape that it expects:
+    # these return a usable copy or raise.
+
+    def accept_x(self, x: Any) -> Array:
+        I = self._layer.input_size
+        one = self._batch_size == 1 and getattr(x, "ndim", 2) == 1
+        shape = (I,) if one else (self._batch_size, I)
+        return _check.array("x", x, self.dtype, "(I,)" if one else "(B, I)", shape)
+
+    def accept_out(self, out: Any, ndim: int) -> None:
+        P = self._layers[-1]["P"]
+        shape = (P,) if ndim == 1 else (self._batch_size, P)
+        _check.array("out", out, self.dtype, "(P,)" if ndim == 1 else "(B, P)", shape)
+        raise ValueError("out is not a C-contiguous, writeable numpy.ndarray")
+
+
+def _pack(layer: Any, k: int, B: int) -> dict[str, Any]:
+    """Pack layer k and allocate its arrays."""
+    p = {short: layer.params[name] for short, name in layer._cells[k]}
+    gates, dtype = layer._gates, layer.dtype
+    H, P = layer.hidden_size, layer.proj_size or layer.hidden_size
+    I = layer.input_size if k == 0 else P
+    before = gates == 3 and not layer.reset_after
+    cell = {1: _kernels.RNN, 3: _kernels.GRU_RESET_BEFORE if before else _kernels.GRU}
+    act = _kernels.ACTIVATIONS[layer.nonlinearity] if gates == 1 else 0
+    weights, lanes = _kernels.pack["float" if dtype.itemsize == 4 else "double"](
+        cell.get(gates, _kernels.LSTM),
+        act,
+        _check.array("w_ih", p["w_ih"], dtype, "(G*H, I)", (gates * H, I)),
+        _check.array("w_hh", p["w_hh"], dtype, "(G*H, P)", (gates * H, P)),
+        _check.optional("b_ih", p.get("b_ih"), dtype, "(G*H,)", (gates * H,)),
+        _check.optional("b_hh", p.get("b_hh"), dtype, "(G*H,)", (gates * H,)),
+        _check.optional("w_hr", p.get("w_hr"), dtype, "(P, H)", (P, H)),
+    )
+    Hp, Pp = -(-H // lanes) * lanes, -(-P // lanes) * lanes
+
+    def zeros(*shape: int, wanted: bool = True) -> Array | None:
+        return np.zeros(shape, dtype) if wanted else None
+
+    return {
+        "weights": weights, "H": H, "P": P,
+        "h": zeros(2, B, Pp), "y": zeros(B, P), "c": zeros(B, Hp, wanted=gates == 4),
+        "work": zeros(B, Hp, wanted=P != H), "gates": zeros(B, 4 * Hp, wanted=before),
+    }  # fmt: skip

@@ -1,0 +1,78 @@
+"""A small training kit around the layers, in NumPy: losses, optimisers, a loop, checkpoints.
+
+Everything works on named arrays. A layer has `params`, a dict of its live arrays; its `backward`
+returns `params`, gradients under the same names; an optimiser holds the first and steps by the
+second:
+
+>>> import numpy as np
+>>> from rnnfast import LSTM
+>>> from rnnfast.training import Adam, Linear, clip_norm, join, mean_squared_error
+>>> lstm, out = LSTM(2, 16, rng=0), Linear(16, 1, rng=0)
+>>> optimizer = Adam(join(lstm=lstm.params, out=out.params), lr=0.01)
+>>> x = np.random.default_rng(0).random((20, 8, 2), dtype=np.float32)
+>>> target = x.sum(axis=2, keepdims=True).cumsum(axis=0)
+>>> for _ in range(100):
+...     y, state, tape = lstm.forward(x)
+...     prediction, out_tape = out.forward(y)
+...     loss, d_prediction = mean_squared_error(prediction, target)
+...     out_grads = out.backward(out_tape, d_prediction)
+...     lstm_grads = lstm.backward(tape, out_grads.input)
+...     grads = join(lstm=lstm_grads.params, out=out_grads.params)
+...     norm = clip_norm(grads, 1.0)
+...     optimizer.step(grads)
+
+`fit` is that loop with progress, evaluation, early stop, history and checkpoints.
+"""
+
+from __future__ import annotations
+
+from ._array import join
+from .bptt import GradientThroughTime, gradient_through_time, streams, windows
+from .checkpoint import load_checkpoint, save_checkpoint
+from .clip import clip_norm, clip_value, global_norm
+from .data import minibatches, pad
+from .fit import fit
+from .gradcheck import gradcheck, gradcheck_layer, numerical_gradient
+from .history import History
+from .losses import length_mask, mean_squared_error, sigmoid_cross_entropy, softmax_cross_entropy
+from .modules import Embedding, Linear, ModuleGrads
+from .optim import SGD, Adam, AdamW, Optimizer, RMSprop, Rprop
+from .plots import new_figure, plot_gradient_through_time, plot_history
+from .progress import Progress
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Embedding",
+    "GradientThroughTime",
+    "History",
+    "Linear",
+    "ModuleGrads",
+    "Optimizer",
+    "Progress",
+    "RMSprop",
+    "Rprop",
+    "clip_norm",
+    "clip_value",
+    "fit",
+    "global_norm",
+    "gradcheck",
+    "gradcheck_layer",
+    "gradient_through_time",
+    "join",
+    "length_mask",
+    "load_checkpoint",
+    "mean_squared_error",
+    "minibatches",
+    "new_figure",
+    "numerical_gradient",
+    "pad",
+    "plot_gradient_through_time",
+    "plot_history",
+    "save_checkpoint",
+    "sigmoid_cross_entropy",
+    "softmax_cross_entropy",
+    "streams",
+    "windows",
+]

@@ -1,0 +1,197 @@
+"""Checkpoints: parameters, optimiser state and random state in one safetensors file.
+
+The format holds arrays and text and nothing that runs, so a file from elsewhere can at worst be
+refused. A file is written beside its destination and then moved over it: whoever reads the path
+finds the old checkpoint or the new one, never half of one.
+
+Needs the `safetensors` package (`pip install rnnfast[files]`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from typing import Any
+
+import numpy as np
+
+from ._array import Array, Arrays, check_like, join
+from .optim import Optimizer
+
+_FORMAT = "rnnfast checkpoint 1"
+
+
+def save_checkpoint(
+    path: str | os.PathLike[str],
+    params: Arrays,
+    optimizer: Optimizer | None = None,
+    rng: np.random.Generator | None = None,
+    *,
+    extra: Arrays | None = None,
+    info: Any = None,
+) -> None:
+    """Write a checkpoint, atomically.
+
+    Parameters
+    ----------
+    path : path
+        Replaced if it exists.
+    params : dict
+        The parameters.
+    optimizer : Optimizer, optional
+        Its state, step count and learning rate are stored.
+    rng : numpy.random.Generator, optional
+        Its state is stored.
+    extra : dict, optional
+        Further arrays.
+    info : optional
+        Anything JSON can hold; returned by `load_checkpoint`.
+
+    Raises
+    ------
+    ImportError
+        safetensors is not installed.
+    OSError
+        The file cannot be written; an older one is left as it was.
+    """
+    header: dict[str, Any] = {"format": _FORMAT, "info": info}
+    parts = {"params": params, "extra": extra or {}}
+    if optimizer is not None:
+        parts["optimizer"] = optimizer.state_arrays()
+        header["optimizer"] = [type(optimizer).__name__, optimizer.steps, optimizer.lr]
+    if rng is not None:
+        header["rng"] = rng.bit_generator.state
+    arrays = {name: np.ascontiguousarray(array) for name, array in join(**parts).items()}
+    text = json.dumps(header, default=lambda array: array.tolist())
+    _replace(path, _safetensors().numpy.save(arrays, {"rnnfast": text}))
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str],
+    params: Arrays,
+    optimizer: Optimizer | None = None,
+    rng: np.random.Generator | None = None,
+    *,
+    extra: Arrays | None = None,
+) -> Any:
+    """Read a checkpoint into the live arrays of a model, and into whatever else is given.
+
+    Everything is checked first: after an error nothing has changed.
+
+    Parameters
+    ----------
+    path : path
+    params : dict
+        Live arrays to fill; names, dtypes and shapes must be the file's.
+    optimizer : Optimizer, optional
+        Of the same class and for the same parameters as the stored one.
+    rng : numpy.random.Generator, optional
+        With the same kind of bit generator as the stored one.
+    extra : dict, optional
+        Live arrays to fill from the further arrays.
+
+    Returns
+    -------
+    info
+        What `save_checkpoint` was given.
+
+    Raises
+    ------
+    ImportError
+        safetensors is not installed.
+    OSError
+        The file cannot be read.
+    ValueError
+        It is damaged, is no checkpoint, or belongs to another model, optimiser or generator.
+    """
+    wanted = {"params": params, "extra": extra or {}}
+    if optimizer is not None:
+        wanted["optimizer"] = optimizer.state_arrays()
+    try:
+        header, arrays = _read(path, [name for name, part in wanted.items() if part])
+        for part, like in wanted.items():
+            check_like(part, arrays[part], like)
+        if optimizer is not None:
+            steps, lr = _optimizer_numbers(header, optimizer)
+        if rng is not None:
+            _check_rng_state(header, rng)
+        if optimizer is not None:
+            optimizer.load_state(steps, lr, arrays["optimizer"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"cannot load checkpoint {os.fspath(path)!r}: {error}") from error
+    if rng is not None:
+        rng.bit_generator.state = header["rng"]
+    for part in ("params", "extra"):
+        for name, array in wanted[part].items():
+            np.copyto(array, arrays[part][name])
+    return header["info"]
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        message = "checkpoints need the safetensors package: pip install rnnfast[files]"
+        raise ImportError(message) from error
+    return safetensors
+
+
+def _replace(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write `content` to `path` so that the path never shows a part of it."""
+    folder, name = os.path.split(os.path.abspath(path))
+    handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
+    try:
+        with open(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _read(
+    path: str | os.PathLike[str], parts: list[str]
+) -> tuple[dict[str, Any], dict[str, dict[str, Array]]]:
+    """The header and the arrays of the wanted parts; ValueError for whatever is not right."""
+    safetensors = _safetensors()
+    arrays: dict[str, dict[str, Array]] = {"params": {}, "extra": {}, "optimizer": {}}
+    try:
+        with safetensors.safe_open(os.fspath(path), framework="numpy") as file:
+            header = json.loads((file.metadata() or {})["rnnfast"])
+            for key in file.keys():  # noqa: SIM118 (a safe_open is no dict)
+                part, _, name = key.partition(".")
+                if part in parts:
+                    arrays[part][name] = file.get_tensor(key)
+    except OSError:
+        raise
+    except RecursionError:
+        raise ValueError("its header is nested too deeply") from None
+    except KeyError:
+        raise ValueError("it is not a checkpoint of rnnfast") from None
+    except Exception as error:  # safetensors' own errors derive from Exception alone
+        raise ValueError(str(error)) from error
+    if not isinstance(header, dict) or header.get("format") != _FORMAT or "info" not in header:
+        raise ValueError("it is not a checkpoint of rnnfast")
+    return header, arrays
+
+
+def _optimizer_numbers(header: dict[str, Any], optimizer: Optimizer) -> tuple[int, float]:
+    match header.get("optimizer"):
+        case [str(kind), int(steps), int() | float() as lr] if steps >= 0:
+            if kind != type(optimizer).__name__:
+                raise ValueError(f"it holds a {kind}, expected {type(optimizer).__name__}")
+            return steps, float(lr)
+    raise ValueError("it holds no state of an optimizer")
+
+
+def _check_rng_state(header: dict[str, Any], rng: np.random.Generator) -> None:
+    """Try the stored state on a generator of the same kind, which refuses what does not fit."""
+    if not isinstance(header.get("rng"), dict):
+        raise ValueError("it holds no state of a random generator")
+    try:
+        type(rng.bit_generator)().state = header["rng"]
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
+        raise ValueError(f"its random state does not fit the generator: {error}") from error

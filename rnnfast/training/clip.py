@@ -1,0 +1,64 @@
+"""Gradient clipping, the remedy for exploding gradients."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ._array import Arrays, check_positive
+
+
+def global_norm(grads: Arrays) -> float:
+    """The Euclidean norm over all arrays together, accumulated in float64."""
+    # einsum casts in small blocks: no float64 copy, and no overflow of float32 squares.
+    squares = (np.einsum("i,i->", g.ravel(), g.ravel(), dtype=np.float64) for g in grads.values())
+    return float(np.sqrt(sum(squares)))
+
+
+def clip_norm(grads: Arrays, max_norm: float) -> float:
+    """Scale all gradients together, in place, so that their global norm is at most `max_norm`.
+
+    `g = g min(1, max_norm / (norm + 1e-6))`: the direction stays.
+
+    Parameters
+    ----------
+    grads : dict
+        Gradients; modified in place.
+    max_norm : float
+        The largest norm allowed, > 0.
+
+    Returns
+    -------
+    norm : float
+        The norm before clipping. If it is not finite the gradients are left as they are.
+
+    Notes
+    -----
+    Source: Pascanu, Mikolov & Bengio, On the difficulty of training recurrent neural networks
+    (2013), algorithm 1; the `1e-6` is PyTorch's.
+    """
+    check_positive(max_norm=max_norm)
+    norm = global_norm(grads)
+    scale = max_norm / (norm + 1e-6)
+    if np.isfinite(norm) and scale < 1:
+        for g in grads.values():
+            g *= scale
+    return norm
+
+
+def clip_value(grads: Arrays, max_value: float) -> None:
+    """Limit every gradient entry to `-max_value .. max_value`, in place.
+
+    Parameters
+    ----------
+    grads : dict
+        Gradients; modified in place.
+    max_value : float
+        The largest magnitude allowed, > 0.
+
+    Notes
+    -----
+    Source: Mikolov, Statistical language models based on neural networks (2012), section 3.2.2.
+    """
+    check_positive(max_value=max_value)
+    for g in grads.values():
+        np.clip(g, -max_value, max_value, out=g)

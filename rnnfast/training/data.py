@@ -1,0 +1,75 @@
+"""Sequences of different length as padded, time-major batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from ._array import Array
+
+
+def pad(sequences: Sequence[Any], value: Any = 0) -> tuple[Array, Array]:
+    """Put sequences of different length side by side.
+
+    Parameters
+    ----------
+    sequences : sequence of array_like (T_b, ...)
+        All of one dtype and with the same trailing axes.
+    value : scalar
+        What stands beyond each sequence's end.
+
+    Returns
+    -------
+    padded : ndarray (T, B, ...)
+        Time-major, `T` the longest length.
+    lengths : ndarray (B,), int64
+        As the layers take them.
+    """
+    if not len(sequences):
+        raise ValueError("sequences is empty, expected at least one")
+    arrays = [np.asarray(sequence) for sequence in sequences]
+    kinds = {(a.dtype, a.shape[1:]) for a in arrays}
+    if len(kinds) != 1 or arrays[0].ndim == 0:
+        raise ValueError(f"sequences differ in dtype or trailing shape: {sorted(map(str, kinds))}")
+    lengths = np.array([len(a) for a in arrays])
+    padded = np.full((lengths.max(), len(arrays), *arrays[0].shape[1:]), value, arrays[0].dtype)
+    for b, array in enumerate(arrays):
+        padded[: len(array), b] = array
+    return padded, lengths
+
+
+def minibatches(
+    count: int,
+    batch: int,
+    rng: np.random.Generator,
+    *,
+    lengths: Array | None = None,
+) -> Iterator[Array]:
+    """Random batches of the indices `0 .. count - 1`, each index once.
+
+    Parameters
+    ----------
+    count, batch : int
+        Number of examples and examples per batch (the last may be smaller).
+    rng : numpy.random.Generator
+        The source of the order.
+    lengths : ndarray (count,), optional
+        If given, a batch holds sequences of similar length, which saves padding: equal lengths are
+        in random order, and so are the batches.
+
+    Yields
+    ------
+    indices : ndarray (<= batch,)
+    """
+    if batch < 1:
+        raise ValueError(f"batch is {batch}, expected >= 1")
+    order = rng.permutation(count)
+    if lengths is not None:
+        order = order[np.argsort(np.asarray(lengths)[order], kind="stable")]
+    starts = np.arange(0, count, batch)
+    if lengths is not None:
+        rng.shuffle(starts)
+    for start in starts:
+        yield order[start : start + batch]

@@ -1,0 +1,349 @@
+"""Optimisers with PyTorch's update rules, in place and in preallocated scratch.
+
+An optimiser holds the live arrays of a model, a `dict[str, ndarray]` such as `layer.params` or
+what `join` makes of several layers, and `step(grads)` moves them. `lr` may be set between steps.
+Letters: `p` parameter, `g` gradient, `t` the number of the step from 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+
+from ._array import (
+    Array,
+    Arrays,
+    check_float,
+    check_fraction,
+    check_like,
+    check_positive,
+    check_shape,
+)
+
+
+class Optimizer:
+    """What all optimisers share: parameters, learning rate, state and its checks.
+
+    Parameters
+    ----------
+    params : dict
+        The live arrays to move, float32 or float64; the dict is copied, the arrays are not.
+    lr : float
+        The learning rate, > 0.
+
+    Attributes
+    ----------
+    params : dict
+    lr : float
+    steps : int
+        Steps taken.
+    state : dict
+        `state[slot][name]`, arrays shaped like the parameters (momenta and the like).
+    """
+
+    slots: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, params: Mapping[str, Array], lr: float) -> None:
+        if not params:
+            raise ValueError("params is empty, expected at least one array")
+        for name, p in params.items():
+            check_float(f"params[{name!r}]", p)
+        check_positive(lr=lr)
+        self.params = dict(params)
+        self.lr = lr
+        self.steps = 0
+        self.state = {
+            slot: {name: np.zeros_like(p) for name, p in self.params.items()} for slot in self.slots
+        }
+        largest = max(p.size for p in self.params.values())
+        self._scratch = {
+            dtype: np.empty((2, largest), dtype) for dtype in {p.dtype for p in params.values()}
+        }
+
+    def step(self, grads: Arrays) -> None:
+        """Move every parameter against its gradient.
+
+        Parameters
+        ----------
+        grads : dict
+            A gradient under the name of every parameter, with its shape and dtype; not modified.
+            Other names are ignored, so that an optimiser may hold a part of a model.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Before anything is changed.
+        """
+        for name, p in self.params.items():
+            if name not in grads:
+                raise ValueError(f"grads has no entry {name!r}")
+            check_float(f"grads[{name!r}]", grads[name], like=p)
+            check_shape(f"grads[{name!r}]", grads[name], p.shape)
+        self.steps += 1
+        for name, p in self.params.items():
+            s1, s2 = self._scratch[p.dtype][:, : p.size]
+            slots = [self.state[slot][name] for slot in self.slots]
+            self._update(p, grads[name], s1.reshape(p.shape), s2.reshape(p.shape), *slots)
+
+    def _update(self, p: Array, g: Array, s: Array, s2: Array, *slots: Array) -> None:
+        """Move one parameter; `s` and `s2` are scratch of its shape."""
+        raise NotImplementedError
+
+    def state_arrays(self) -> dict[str, Array]:
+        """The live state arrays under flat names, `slot.parameter`, as a checkpoint holds them."""
+        return {f"{s}.{name}": a for s, slot in self.state.items() for name, a in slot.items()}
+
+    def load_state(self, steps: int, lr: float, arrays: Arrays) -> None:
+        """Take over a state: the step count, the rate and the arrays of `state_arrays`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Before anything is changed, if an array's name, dtype or shape or a number is wrong.
+        """
+        check_like("optimizer state", arrays, self.state_arrays())
+        check_positive(lr=lr)
+        if not isinstance(steps, int) or steps < 0:
+            raise ValueError(f"steps is {steps!r}, expected an int >= 0")
+        self.steps, self.lr = steps, lr
+        for name, array in self.state_arrays().items():
+            np.copyto(array, arrays[name])
+
+
+class SGD(Optimizer):
+    """Gradient descent, with momentum if asked for.
+
+    `b = momentum b + g`, `p = p - lr b`; without momentum `p = p - lr g`.
+
+    Parameters
+    ----------
+    params : dict
+        The live arrays to move.
+    lr : float
+        Learning rate.
+    momentum : float
+        `0 <= momentum < 1`.
+
+    Notes
+    -----
+    Source: Polyak (1964); in the form of Sutskever et al., On the importance of initialization
+    and momentum in deep learning (2013), with the rate outside the buffer, as PyTorch has it.
+    """
+
+    slots = ("momentum",)
+
+    def __init__(
+        self, params: Mapping[str, Array], lr: float = 0.01, *, momentum: float = 0.0
+    ) -> None:
+        check_fraction(momentum=momentum)
+        self.momentum = momentum
+        super().__init__(params, lr)
+
+    def _update(self, p: Array, g: Array, s: Array, s2: Array, *slots: Array) -> None:
+        (b,) = slots
+        b *= self.momentum
+        b += g
+        p -= np.multiply(b, self.lr, out=s)
+
+
+class Rprop(Optimizer):
+    """Resilient backpropagation: a step size per weight, moved by the signs of the gradient alone.
+
+    `d = d eta_plus` where the gradient kept its sign, `d eta_minus` where it changed, then clipped
+    to `step_sizes`; `p = p - d sign(g)`. Where the sign changed, this step is left out and the
+    sign forgotten. For full batches: the noise of small ones turns signs over.
+
+    Parameters
+    ----------
+    params : dict
+        The live arrays to move.
+    lr : float
+        The first step size of every weight.
+    etas : (float, float)
+        `(eta_minus, eta_plus)`, `0 < eta_minus < 1 < eta_plus`.
+    step_sizes : (float, float)
+        Smallest and largest step size.
+
+    Notes
+    -----
+    Source: Riedmiller & Braun (1993); this variant without weight backtracking is called iRprop-
+    in Igel & Hüsken (2000), and is PyTorch's.
+    """
+
+    slots = ("previous", "step_size")
+
+    def __init__(
+        self,
+        params: Mapping[str, Array],
+        lr: float = 0.01,
+        *,
+        etas: tuple[float, float] = (0.5, 1.2),
+        step_sizes: tuple[float, float] = (1e-6, 50.0),
+    ) -> None:
+        if not 0 < etas[0] < 1 < etas[1]:
+            raise ValueError(f"etas is {etas}, expected 0 < eta_minus < 1 < eta_plus")
+        if not 0 < step_sizes[0] <= step_sizes[1]:
+            raise ValueError(f"step_sizes is {step_sizes}, expected 0 < smallest <= largest")
+        self.etas, self.step_sizes = etas, step_sizes
+        super().__init__(params, lr)
+        for step_size in self.state["step_size"].values():
+            step_size.fill(lr)
+
+    def _update(self, p: Array, g: Array, s: Array, s2: Array, *slots: Array) -> None:
+        previous, step_size = slots
+        eta_minus, eta_plus = self.etas
+        agreement = np.multiply(g, previous, out=s)
+        turned = agreement < 0
+        np.multiply(step_size, eta_plus, out=step_size, where=agreement > 0)
+        np.multiply(step_size, eta_minus, out=step_size, where=turned)
+        np.clip(step_size, *self.step_sizes, out=step_size)
+        np.copyto(previous, g)
+        np.copyto(previous, 0, where=turned)
+        p -= np.multiply(np.sign(previous, out=s), step_size, out=s)
+
+
+class RMSprop(Optimizer):
+    """The gradient divided by its running root mean square.
+
+    `v = alpha v + (1 - alpha) g^2`, `p = p - lr g / (sqrt(v) + eps)`.
+
+    Parameters
+    ----------
+    params : dict
+        The live arrays to move.
+    lr : float
+        Learning rate.
+    alpha : float
+        How much of the running mean is kept each step.
+    eps : float
+        Added to the root.
+
+    Notes
+    -----
+    Source: Tieleman & Hinton, Neural Networks for Machine Learning, lecture 6.5 (2012).
+    """
+
+    slots = ("square_avg",)
+
+    def __init__(
+        self,
+        params: Mapping[str, Array],
+        lr: float = 0.01,
+        *,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+    ) -> None:
+        check_fraction(alpha=alpha)
+        check_positive(eps=eps)
+        self.alpha, self.eps = alpha, eps
+        super().__init__(params, lr)
+
+    def _update(self, p: Array, g: Array, s: Array, s2: Array, *slots: Array) -> None:
+        (v,) = slots
+        _running_square(v, g, self.alpha, s)
+        np.sqrt(v, out=s)
+        s += self.eps
+        np.divide(g, s, out=s)
+        s *= self.lr
+        p -= s
+
+
+class Adam(Optimizer):
+    """Running means of the gradient and of its square, corrected for their start at zero.
+
+    `m = beta1 m + (1 - beta1) g`, `v = beta2 v + (1 - beta2) g^2`,
+    `p = p - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)`.
+    With `weight_decay` the gradient is `g + weight_decay p` throughout.
+
+    Parameters
+    ----------
+    params : dict
+        The live arrays to move.
+    lr : float
+        Learning rate.
+    betas : (float, float)
+        How much of each running mean is kept each step.
+    eps : float
+        Added to the root.
+    weight_decay : float
+        Strength of the squared penalty on the parameters.
+
+    Notes
+    -----
+    Source: Kingma & Ba, Adam: a method for stochastic optimization (2015), algorithm 1.
+    """
+
+    slots = ("exp_avg", "exp_avg_sq")
+
+    def __init__(
+        self,
+        params: Mapping[str, Array],
+        lr: float = 1e-3,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        check_fraction(beta1=betas[0], beta2=betas[1])
+        check_positive(eps=eps)
+        if not (np.isfinite(weight_decay) and weight_decay >= 0):
+            raise ValueError(f"weight_decay is {weight_decay}, expected a finite number >= 0")
+        self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
+        super().__init__(params, lr)
+
+    def _update(self, p: Array, g: Array, s: Array, s2: Array, *slots: Array) -> None:
+        g = self._decay(p, g, s2)
+        m, v = slots
+        beta1, beta2 = self.betas
+        m += np.multiply(np.subtract(g, m, out=s), 1 - beta1, out=s)
+        _running_square(v, g, beta2, s)
+        np.sqrt(v, out=s)
+        s /= (1 - beta2**self.steps) ** 0.5
+        s += self.eps
+        np.divide(m, s, out=s)
+        s *= self.lr / (1 - beta1**self.steps)
+        p -= s
+
+    def _decay(self, p: Array, g: Array, s2: Array) -> Array:
+        if self.weight_decay:
+            g = np.add(g, np.multiply(p, self.weight_decay, out=s2), out=s2)
+        return g
+
+
+class AdamW(Adam):
+    """`Adam` with the decay applied to the parameters themselves: `p = (1 - lr weight_decay) p`.
+
+    Parameters
+    ----------
+    params, lr, betas, eps
+        As `Adam`.
+    weight_decay : float
+        Decay per unit of learning rate.
+
+    Notes
+    -----
+    Source: Loshchilov & Hutter, Decoupled weight decay regularization (2019).
+    """
+
+    def __init__(
+        self,
+        params: Mapping[str, Array],
+        lr: float = 1e-3,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(params, lr, betas=betas, eps=eps, weight_decay=weight_decay)
+
+    def _decay(self, p: Array, g: Array, s2: Array) -> Array:
+        p *= 1 - self.lr * self.weight_decay
+        return g
+
+
+def _running_square(v: Array, g: Array, keep: float, s: Array) -> None:
+    """`v = keep v + (1 - keep) g^2` with scratch `s`."""
+    v *= keep
+    v += np.multiply(np.multiply(g, g, out=s), 1 - keep, out=s)

@@ -1,0 +1,129 @@
+"""Build of the one extension module; everything declarative is in pyproject.toml.
+
+Two environment variables matter: `CC` names the compiler (gcc or clang) and `RNNFAST_NO_OPENMP=1`
+builds without threads.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from glob import glob
+from pathlib import Path
+from subprocess import run
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import PlatformError
+
+# One wheel for all CPython versions, except free-threaded ones, which have no stable ABI.
+FREE_THREADED = sysconfig.get_config_var("Py_GIL_DISABLED")
+STABLE_ABI = sys.implementation.name == "cpython" and not FREE_THREADED
+
+# Instruction sets are chosen in the C files. Fast-math is never on, whatever CFLAGS says: it
+# changes results here and, when it reaches the linker, flushes subnormals in the whole process.
+NO_FAST_MATH = ["-O3", "-fno-fast-math", "-fno-unsafe-math-optimizations"]
+FLAGS = [
+    *NO_FAST_MATH,
+    "-std=gnu11",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fvisibility=hidden",
+    "-Wall",
+    "-Wextra",
+]
+# What -Wextra finds in C that Cython wrote.
+FLAGS += ["-Wno-unused-parameter", "-Wno-missing-field-initializers", "-Wno-cast-function-type"]
+
+NO_COMPILER = """rnnfast needs a C compiler, and '{compiler}' does not work here:
+  {error}
+Install gcc or clang (Debian, Ubuntu: apt install gcc libc6-dev; Fedora: dnf install gcc;
+macOS: xcode-select --install), or name yours with CC=..., and install rnnfast again."""
+NO_HEADERS = """rnnfast needs the C headers of Python {version}, and '{compiler}' does not find
+them:
+  {error}
+Install them (Debian, Ubuntu: apt install python3-dev; Fedora: dnf install python3-devel) and
+install rnnfast again."""
+NOT_GNU = "rnnfast is written in GNU C, which this compiler does not understand: use gcc or clang"
+OPENMP_PROGRAM = "#include <omp.h>\nint threads(void) { return omp_get_max_threads(); }"
+
+
+class BuildExt(build_ext):
+    """Say clearly what is missing, find OpenMP, compile the C files side by side."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.force = True  # file times show no other compiler, no other switch and no edited header
+        self.cython_c_in_temp = True
+
+    def build_extensions(self) -> None:
+        if self.compiler.compiler_type == "msvc":
+            raise PlatformError(NOT_GNU)
+        self.require("int f(void) { return 0; }", NO_COMPILER)
+        self.require("#include <Python.h>", NO_HEADERS)
+        openmp = self.has_openmp()
+        print(f"rnnfast: building {'with' if openmp else 'WITHOUT'} OpenMP (threads)")
+        (kernels,) = self.extensions
+        kernels.define_macros.append(("RNNFAST_OPENMP", str(int(openmp))))
+        if openmp:
+            kernels.extra_compile_args.append("-fopenmp")
+            kernels.extra_link_args.append("-fopenmp")
+        self.compile_in_parallel()
+        super().build_extensions()
+
+    def require(self, program: str, message: str) -> None:
+        if error := self.try_build(program):
+            compiler, version = self.compiler.compiler_so[0], sysconfig.get_python_version()
+            raise PlatformError(message.format(compiler=compiler, version=version, error=error))
+
+    def has_openmp(self) -> bool:
+        switched_off = os.environ.get("RNNFAST_NO_OPENMP", "") not in ("", "0")
+        return not switched_off and not self.try_build(OPENMP_PROGRAM, "-fopenmp")
+
+    def try_build(self, program: str, *flags: str) -> str:
+        """Compile and link a small library; return the first complaint, or nothing."""
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder, "trial.c")
+            source.write_text(program + "\n")
+            headers = [f"-I{path}" for path in self.compiler.include_dirs]
+            command = [*self.compiler.compiler_so, *headers, *flags, "-shared", str(source)]
+            try:
+                trial = run([*command, "-o", f"{source}.so"], capture_output=True, text=True)
+            except OSError as error:
+                return str(error)
+        if trial.returncode == 0:
+            return ""
+        complaints = [line for line in trial.stderr.splitlines() if "error" in line]
+        return complaints[0] if complaints else f"exit status {trial.returncode}"
+
+    def compile_in_parallel(self) -> None:
+        compile_all = self.compiler.compile
+
+        def compile_each(sources: list[str], **options: object) -> list[str]:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                objects = pool.map(lambda source: compile_all([source], **options), sources)
+                return [name for names in objects for name in names]
+
+        self.compiler.compile = compile_each
+
+
+setup(
+    ext_modules=[
+        Extension(
+            "rnnfast._kernels",
+            ["rnnfast/_kernels.pyx", *sorted(glob("csrc/*.c"))],
+            include_dirs=["csrc"],
+            define_macros=[("Py_LIMITED_API", "0x030B0000")] if STABLE_ABI else [],
+            py_limited_api=STABLE_ABI,
+            libraries=["m"],
+            extra_compile_args=FLAGS,
+            extra_link_args=list(NO_FAST_MATH),
+        )
+    ],
+    cmdclass={"build_ext": BuildExt},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if STABLE_ABI else {},
+)

@@ -1,0 +1,29 @@
+"""What holds for every test: how Hypothesis searches, and which tests wait to be asked for."""
+
+from __future__ import annotations
+
+import os
+
+# The reference's BLAS threads would wait, spinning, on the cores that the kernels' threads want. NumPy
+# reads this when it is first imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("local", max_examples=60, deadline=None)
+settings.register_profile("ci", max_examples=60, deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the one marker of the suite; `-m slow` runs what it marks."""
+    config.addinivalue_line("markers", "slow: minutes long; run with -m slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the slow tests out unless a marker expression asks for some set of tests."""
+    if not config.option.markexpr:
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        items[:] = [item for item in items if item not in slow]
+        config.hook.pytest_deselected(items=slow)

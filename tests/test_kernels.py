@@ -1,0 +1,124 @@
+"""Every kernel against the float64 reference: all cells, dtypes and options, on awkward shapes.
+
+The shapes straddle what a kernel is likely to treat apart: vector lanes (2 to 16), tile heights, panels and
+blocks, one of something, none of something. The instruction set is chosen when the package is imported, so the
+others run in a process of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from _cases import BIASES, DTYPES, Case, assert_accurate, cover, product, run, variants, with_dtype
+
+import rnnfast
+from rnnfast import functional, reference
+
+CHILD = "RNNFAST_TEST_CHILD"  # set in the processes that test_other_isa starts
+PACKAGE = Path(rnnfast.__file__).parents[1]
+MODULES = ("test_kernels.py", "test_accuracy.py", "test_exact.py", "test_invariance.py")
+
+STATES = ("h0", "c0", "dy", "dh_n", "dc_n")
+H = (1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65, 130)
+B = (0, 1, 2, 3, 5, 6, 7, 13, 33)
+OTHERS = {
+    "T": (1, 2, 5, 17),
+    "I": (1, 3, 8, 17),
+    "bias": BIASES,
+    "lengths": (False, False, True),
+    "resets": (False, False, True),
+    "reverse": (False, True),
+}
+OWN = {
+    "rnn": {"nonlinearity": ("tanh", "relu", "sigmoid", "identity")},
+    "gru": {"reset_after": (True, False)},
+    "lstm": {"P": (0, 0, 1, 4, 19)},
+}
+
+
+def shapes() -> list[Case]:
+    """Every H with every B, the rest spread evenly over them."""
+    cases = []
+    for seed, (cell, dtype) in enumerate((c, d) for c in OWN for d in DTYPES):
+        sizes = product(H=H, B=B)
+        rest = cover(len(sizes), seed, **OTHERS, **OWN[cell])
+        cases += [Case(cell=cell, dtype=dtype, **s, **r) for s, r in zip(sizes, rest, strict=True)]
+    return [replace(case, P=min(case.P, case.H)) for case in cases]
+
+
+def combinations() -> list[Case]:
+    """Every combination of options on one shape of distinct primes."""
+    options = product(
+        bias=BIASES, lengths=(False, True), resets=(False, True), reverse=(False, True)
+    )
+    return with_dtype(
+        replace(v, **o) for v in variants(T=7, B=5, I=3, H=11, seed=1) for o in options
+    )
+
+
+def empty() -> list[Case]:
+    """No time steps, no rows, neither."""
+    sizes = ({"T": 0}, {"B": 0}, {"T": 0, "B": 0}, {"T": 0, "lengths": True, "resets": True})
+    return with_dtype(replace(v, **s) for v in variants() for s in sizes)
+
+
+def blocks() -> list[Case]:
+    """Sizes past the blocks: many steps, many rows, wide inputs, T * B over several blocks."""
+    sizes = (
+        {"T": 263, "B": 1, "I": 5, "H": 19},
+        {"T": 131, "B": 5, "I": 67, "H": 37, "lengths": True},
+        {"T": 3, "B": 131, "I": 259, "H": 67, "resets": True},
+        {"T": 4, "B": 3, "I": 601, "H": 263, "reverse": True},
+    )
+    return with_dtype(replace(v, **s) for v in variants() for s in sizes)
+
+
+@pytest.mark.parametrize("case", [*shapes(), *combinations(), *empty(), *blocks()], ids=str)
+def test_against_reference(case: Case) -> None:
+    problem = case.problem()
+    assert_accurate(case, run(functional, problem), run(reference, problem.astype("float64")))
+
+
+@pytest.mark.parametrize("case", with_dtype(variants(T=4, B=3, I=5, H=10)), ids=str)
+def test_none_is_zero(case: Case) -> None:
+    """States and upstream gradients that are None, each alone and all together."""
+    problem = case.problem()
+    arrays = {n: v for n, v in (problem.forward | problem.upstream).items() if n in STATES}
+    for names in [*([name] for name in arrays), [*arrays]]:
+        nones = problem.using(**dict.fromkeys(names))
+        zeros = problem.using(**{n: np.zeros_like(arrays[n]) for n in names}).astype("float64")
+        assert_accurate(case, run(functional, nones), run(reference, zeros))
+
+
+def others() -> list[str]:
+    """The instruction sets that run here but are not in use; none inside a child."""
+    config = rnnfast.config()
+    return [] if CHILD in os.environ else [i for i in config["isas"] if i != config["isa"]]
+
+
+@pytest.mark.parametrize("isa", others())
+def test_other_isa(isa: str) -> None:
+    """Accuracy and invariance under every other instruction set, of this same installation."""
+    command = [sys.executable, "-P", "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, *(str(Path(__file__).with_name(module)) for module in MODULES)],
+        env=os.environ | {CHILD: "1", "RNNFAST_ISA": isa, "PYTHONPATH": str(PACKAGE)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"with RNNFAST_ISA={isa}:\n{done.stdout[-8000:]}{done.stderr}"
+
+
+def test_isa_in_use() -> None:
+    """A forced instruction set is the one in use, or test_other_isa would test nothing."""
+    config = rnnfast.config()
+    assert config["isa"] in config["isas"]
+    if "RNNFAST_ISA" in os.environ:
+        assert config["isa"] == os.environ["RNNFAST_ISA"]

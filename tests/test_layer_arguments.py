@@ -1,0 +1,304 @@
+"""Parameters of the layers: names, initial values, copies; and what the layers refuse."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rnnfast import GRU, LSTM, RNN
+
+LAYERS = (RNN, GRU, LSTM)
+
+
+def ones(*shape: int, dtype: Any = np.float32) -> Any:
+    return np.ones(shape, dtype)
+
+
+# -------------------------------------------------------------------------------------- parameters
+
+
+@pytest.mark.parametrize(("layer", "gates"), [(RNN, 1), (GRU, 3), (LSTM, 4)])
+def test_names_shapes_and_initial_values(layer: Any, gates: int) -> None:
+    params = layer(30, 25, 2, bidirectional=True, rng=1).params
+    shapes = {}
+    for end, inputs in (("l0", 30), ("l0_reverse", 30), ("l1", 50), ("l1_reverse", 50)):
+        shapes |= {f"weight_ih_{end}": (gates * 25, inputs), f"weight_hh_{end}": (gates * 25, 25)}
+        shapes |= {f"bias_ih_{end}": (gates * 25,), f"bias_hh_{end}": (gates * 25,)}
+    assert [*shapes.items()] == [(name, a.shape) for name, a in params.items()]
+    for a in params.values():
+        assert a.dtype == np.float32
+        assert -0.2 <= a.min() < -0.1 < 0.1 < a.max() <= 0.2  # uniform(-1/sqrt(25), 1/sqrt(25))
+    assert params["weight_ih_l0"].min() < -0.198
+    assert params["weight_ih_l0"].max() > 0.198
+    assert len({a.flat[0] for a in params.values()}) == len(params)
+
+
+def test_projection_and_no_bias() -> None:
+    params = LSTM(3, 7, 2, proj_size=2, bias=False, bidirectional=True).params
+    assert [(name, a.shape) for name, a in params.items() if "l1" in name] == [
+        ("weight_ih_l1", (28, 4)),
+        ("weight_hh_l1", (28, 2)),
+        ("weight_hr_l1", (2, 7)),
+        ("weight_ih_l1_reverse", (28, 4)),
+        ("weight_hh_l1_reverse", (28, 2)),
+        ("weight_hr_l1_reverse", (2, 7)),
+    ]
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_rng_is_a_seed_or_a_generator(layer: Any) -> None:
+    one, two = (layer(3, 4, rng=rng).params for rng in (7, np.random.default_rng(7)))
+    assert all(np.array_equal(a, two[name]) for name, a in one.items())
+    for other in (layer(3, 4, rng=8), layer(3, 4)):
+        assert not np.array_equal(one["weight_ih_l0"], other.params["weight_ih_l0"])
+
+
+def test_params_are_live() -> None:
+    layer = GRU(3, 4)
+    x = ones(5, 2, 3)
+    before = layer(x)[0]
+    layer.params["weight_ih_l0"] *= 2
+    after = layer(x)[0]
+    assert not np.array_equal(before, after)
+    layer.params["weight_ih_l0"] = layer.params["weight_ih_l0"] / 2  # another array
+    np.testing.assert_array_equal(layer(x)[0], before)
+
+
+def test_state_dict_copies_and_loads_in_place() -> None:
+    layer, other = LSTM(3, 4, 2, rng=0), LSTM(3, 4, 2, rng=1)
+    arrays = dict(layer.params)
+    saved = layer.state_dict()
+    assert not any(np.shares_memory(a, arrays[name]) for name, a in saved.items())
+    layer.load_state_dict(other.state_dict())
+    for name, a in layer.params.items():
+        assert a is arrays[name]
+        assert a is not other.params[name]
+        np.testing.assert_array_equal(a, other.params[name])
+        assert not np.array_equal(a, saved[name])
+
+    swapped = dict(layer.params, weight_hh_l0=layer.params["weight_hh_l1"])
+    swapped["weight_hh_l1"] = layer.params["weight_hh_l0"]
+    want = {name: a.copy() for name, a in swapped.items()}
+    layer.load_state_dict(swapped)
+    assert all(np.array_equal(a, want[name]) for name, a in layer.params.items())
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_copies(layer: Any, clone: Callable[[Any], Any]) -> None:
+    original = layer(3, 4, 2, dropout=0.5, bidirectional=True, dtype="float64", rng=2)
+    twin = clone(original)
+    assert repr(twin) == repr(original)
+    x = ones(5, 2, 3, dtype=float)
+    want = original.forward(x)[0]  # with a mask
+    np.testing.assert_array_equal(twin.forward(x)[0], want)
+    original.params["weight_ih_l0"][...] = 0
+    assert twin.params["weight_ih_l0"].all()
+
+
+def test_repr() -> None:
+    assert repr(GRU(3, 4)) == "GRU(3, 4)"
+    layer = LSTM(3, 4, 2, proj_size=2, bias=False, batch_first=True, dropout=0.5, dtype="float64")
+    options = "num_layers=2, proj_size=2, bias=False, batch_first=True, dropout=0.5, dtype=float64"
+    assert repr(layer) == f"LSTM(3, 4, {options})"
+    assert repr(RNN(3, 4, nonlinearity="relu")) == "RNN(3, 4, nonlinearity='relu')"
+    assert repr(GRU(3, 4, reset_after=False)) == "GRU(3, 4, reset_after=False)"
+
+
+# ------------------------------------------------------------------------------------------ errors
+
+CONSTRUCTORS = [
+    (lambda: RNN(3.0, 4), TypeError, r"input_size has type float, expected an integer"),
+    (lambda: RNN(3, "4"), TypeError, r"hidden_size has type str, expected an integer"),
+    (lambda: GRU(0, 4), ValueError, r"input_size is 0, expected at least 1"),
+    (lambda: GRU(3, -4), ValueError, r"hidden_size is -4, expected at least 1"),
+    (lambda: GRU(3, 4, 0), ValueError, r"num_layers is 0, expected at least 1"),
+    (lambda: LSTM(3, 4, proj_size=4), ValueError, r"proj_size is 4, .* hidden_size 4"),
+    (lambda: LSTM(3, 4, proj_size=-1), ValueError, r"proj_size is -1, expected at least 0"),
+    (lambda: RNN(3, 4, dropout=1.0), ValueError, r"dropout is 1\.0, expected .* \[0, 1\)"),
+    (lambda: RNN(3, 4, dropout=np.nan), ValueError, r"dropout is nan"),
+    (lambda: RNN(3, 4, dropout="0"), TypeError, r"dropout has type str, expected a number"),
+    (lambda: RNN(3, 4, dtype="float16"), TypeError, r"dtype is 'float16', expected float32 or"),
+    (lambda: RNN(3, 4, dtype=None), TypeError, r"dtype is None, expected float32 or float64"),
+    (lambda: RNN(3, 4, dtype=">f4"), TypeError, r"dtype is '>f4', expected"),
+    (lambda: RNN(3, 4, nonlinearity="selu"), ValueError, r"nonlinearity is 'selu', expected one"),
+    (lambda: RNN(3, 4, 1, "relu"), TypeError, r"positional"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "message"), CONSTRUCTORS)
+def test_constructors_refuse(call: Callable[[], Any], error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()
+
+
+# (T, B, I) = (5, 2, 3), H = 4, L*D = 4; a GRU, a batch-first GRU and a projected LSTM
+DEEP: dict[str, Any] = {"num_layers": 2, "bidirectional": True, "dropout": 0.5, "rng": 0}
+X, H0, HP, C0 = ones(5, 2, 3), ones(4, 2, 4), ones(4, 2, 2), ones(4, 2, 4)
+
+INPUTS = [
+    ("gru", {"x": X.tolist()}, TypeError, r"x has type list, expected numpy.ndarray"),
+    ("gru", {"x": np.ma.array(X)}, TypeError, r"x is a masked array, expected a plain"),
+    ("gru", {"x": X.astype(float)}, TypeError, r"x has dtype float64, expected float32"),
+    ("gru", {"x": X.astype(">f4")}, TypeError, r"x has dtype >f4, expected float32"),
+    ("gru", {"x": X.astype(object)}, TypeError, r"x has dtype object, expected float32"),
+    ("gru", {"x": X[0, 0]}, ValueError, r"x has shape \(3,\), expected \(T, B, I\) or \(T, I\)"),
+    ("gru", {"x": X[..., :2]}, ValueError, r"x has shape \(5, 2, 2\), expected .* I = 3"),
+    ("batch_first", {"x": X[..., :2]}, ValueError, r"expected \(B, T, I\) or \(T, I\) with I = 3"),
+    ("gru", {"state": H0[:3]}, ValueError, r"^state has shape .* \(L\*D, B, P\) = \(4, 2, 4\)"),
+    ("gru", {"state": H0[:, :1]}, ValueError, r"^state has shape \(4, 1, 4\), expected"),
+    ("gru", {"state": (H0, H0)}, TypeError, r"^state has type tuple, expected numpy.ndarray"),
+    ("gru", {"state": H0.astype(float)}, TypeError, r"^state has dtype float64, expected float32"),
+    ("gru", {"x": X[:, 0], "state": H0}, ValueError, r"state .* \(L\*D, P\) = \(4, 4\)"),
+    ("batch_first", {"state": H0}, ValueError, r"state has shape .* = \(4, 5, 4\)"),
+    ("lstm", {"state": HP}, TypeError, r"^state has type ndarray, expected a pair \(h, c\)"),
+    ("lstm", {"state": (HP,)}, ValueError, r"^state has length 1, expected a pair \(h, c\)"),
+    ("lstm", {"state": (C0, C0)}, ValueError, r"state\[0\] .* \(L\*D, B, P\) = \(4, 2, 2\)"),
+    ("lstm", {"state": (HP, HP)}, ValueError, r"state\[1\] .* \(L\*D, B, H\) = \(4, 2, 4\)"),
+    ("lstm", {"state": (None, [0])}, TypeError, r"state\[1\] has type list, expected"),
+    ("gru", {"resets": ones(5, 2)}, TypeError, r"resets has dtype float32, expected .* bool"),
+    (
+        "gru",
+        {"resets": ones(2, 5, dtype=bool)},
+        ValueError,
+        r"resets has shape \(2, 5\), .*\(5, 2\)",
+    ),
+    ("gru", {"lengths": np.array([5, 6])}, ValueError, r"lengths"),
+    ("gru", {"lengths": np.array([5, 5, 5])}, ValueError, r"lengths"),
+    ("gru", {"x": X[:, 0], "lengths": np.array([5])}, ValueError, r"lengths .* no batch axis"),
+    ("gru", {"threads": 0}, ValueError, r"threads is 0, expected"),
+]
+
+
+def layers() -> dict[str, Any]:
+    return {
+        "gru": GRU(3, 4, **DEEP),
+        "batch_first": GRU(3, 4, batch_first=True, **DEEP),
+        "lstm": LSTM(3, 4, proj_size=2, **DEEP),
+    }
+
+
+@pytest.mark.parametrize(("kind", "arguments", "error", "message"), INPUTS)
+def test_passes_refuse(kind: str, arguments: dict[str, Any], error: Any, message: str) -> None:
+    layer, untouched = layers()[kind], layers()[kind]
+    for call in (layer, layer.forward):
+        with pytest.raises(error, match=message):
+            call(**{"x": X} | arguments)
+    np.testing.assert_array_equal(layer.forward(X)[0], untouched.forward(X)[0])  # the same mask
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (ones(12, 4), ValueError, r"has shape \(12, 4\), expected \(12, 3\)"),
+        (ones(12, 3, dtype=float), TypeError, r"has dtype float64, expected float32"),
+        (None, TypeError, r"has type NoneType, expected numpy.ndarray"),
+    ],
+)
+def test_replaced_parameters_are_checked(value: Any, error: Any, message: str) -> None:
+    layer = GRU(3, 4)
+    layer.params["weight_ih_l0"] = value
+    with pytest.raises(error, match=r"^params\['weight_ih_l0'\] " + message):
+        layer(X)
+
+
+UPSTREAM = [
+    (
+        {"dy": ones(5, 2, 4)},
+        ValueError,
+        r"^dy has shape \(5, 2, 4\), expected y.shape = \(5, 2, 8\)",
+    ),
+    ({"dy": ones(5, 2, 8, dtype=float)}, TypeError, r"^dy has dtype float64, expected float32"),
+    ({"dy": 1.0}, TypeError, r"^dy has type float, expected numpy.ndarray"),
+    ({"dstate": H0[:1]}, ValueError, r"^dstate has shape .* \(L\*D, B, P\) = \(4, 2, 4\)"),
+    ({"dstate": (H0, H0)}, TypeError, r"^dstate has type tuple, expected numpy.ndarray"),
+    ({"threads": 0}, ValueError, r"threads is 0, expected"),
+    ({"accumulate": 1}, TypeError, r"accumulate has type int, expected a dict of arrays"),
+    ({"accumulate": {}}, ValueError, r"accumulate has missing keys \['weight_ih_l0', .* keys \[\]"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "error", "message"), UPSTREAM)
+def test_backward_refuses(arguments: dict[str, Any], error: Any, message: str) -> None:
+    layer = GRU(3, 4, **DEEP)
+    tape = layer.forward(X)[2]
+    total = {name: np.zeros_like(a) for name, a in layer.params.items()}
+    with pytest.raises(error, match=message):
+        layer.backward(tape, **{"dy": ones(5, 2, 8), "accumulate": total} | arguments)
+    assert not any(a.any() for a in total.values())
+    layer.backward(tape, ones(5, 2, 8))  # the tape is as it was
+
+
+BAD_ARRAYS = [
+    (lambda a: a.T, ValueError, r"has shape \(3, 12\), expected \(12, 3\)"),
+    (lambda a: a.astype(float), TypeError, r"has dtype float64, expected float32"),
+    (lambda a: a.tolist(), TypeError, r"has type list, expected numpy.ndarray"),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "message"), BAD_ARRAYS)
+def test_named_arrays_are_checked(change: Callable[[Any], Any], error: Any, message: str) -> None:
+    """In `load_state_dict` and in `accumulate` alike; then nothing has been stored."""
+    layer = GRU(3, 4, rng=0)
+    before = layer.state_dict()
+    bad = {name: np.zeros_like(a) for name, a in before.items()}
+    name = "weight_ih_l0"
+    bad[name] = change(bad[name])
+    with pytest.raises(error, match=rf"^state_dict\['{name}'\] " + message):
+        layer.load_state_dict(bad)
+    tape = layer.forward(X)[2]
+    with pytest.raises(error, match=rf"^accumulate\['{name}'\] " + message):
+        layer.backward(tape, ones(5, 2, 4), accumulate=bad)
+    assert all(np.array_equal(a, before[n]) for n, a in layer.params.items())
+    assert not any(a.any() for n, a in bad.items() if n != name)
+
+
+def test_a_tape_serves_once_and_its_own_layer() -> None:
+    layer = LSTM(3, 4)
+    tape = layer.forward(X)[2]
+    with pytest.raises(ValueError, match=r"tape is from another layer, GRU\(3, 4\), expected one"):
+        layer.backward(GRU(3, 4).forward(X)[2])
+    with pytest.raises(TypeError, match=r"tape has type int, expected what forward returned"):
+        layer.backward(3)
+    layer.backward(tape)
+    with pytest.raises(RuntimeError, match=r"tape has been used"):
+        layer.backward(tape)
+
+
+def test_only_training_saves_a_tape(monkeypatch: pytest.MonkeyPatch) -> None:
+    saved, run = [], GRU._forward_cell
+
+    def spy(*args: Any, need_tape: bool, **options: Any) -> Any:
+        saved.append(need_tape)
+        return run(*args, need_tape=need_tape, **options)
+
+    monkeypatch.setattr(GRU, "_forward_cell", staticmethod(spy))
+    layer = GRU(3, 4)
+    layer(X)
+    layer.forward(X)
+    assert saved == [False, True]
+
+
+def test_names_are_checked() -> None:
+    layer = GRU(3, 4, rng=0)
+    values = layer.state_dict()
+    values["weight_hr_l0"] = values.pop("bias_hh_l0")
+    message = r"missing keys \['bias_hh_l0'\] and unexpected keys \['weight_hr_l0'\]"
+    with pytest.raises(ValueError, match="^state_dict has " + message):
+        layer.load_state_dict(values)
+    with pytest.raises(TypeError, match=r"^state_dict has type list, expected a dict"):
+        layer.load_state_dict([*values.items()])
+
+
+def test_read_only_arrays_are_not_written() -> None:
+    layer = GRU(3, 4, rng=0)
+    total = layer.state_dict()
+    total["bias_ih_l0"].flags.writeable = False
+    message = r"^accumulate\['bias_ih_l0'\] is read-only, expected a writeable array"
+    with pytest.raises(ValueError, match=message):
+        layer.backward(layer.forward(X)[2], accumulate=total)

@@ -1,0 +1,267 @@
+"""Streams: the carried state, its reset and assignment, `out=`, the snapshot, allocation, errors."""
+
+from __future__ import annotations
+
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+from _cases import Array
+
+import rnnfast
+
+LAYERS = [
+    (rnnfast.RNN, {}),
+    (rnnfast.RNN, {"nonlinearity": "relu", "bias": False}),
+    (rnnfast.RNN, {"nonlinearity": "sigmoid", "num_layers": 3}),
+    (rnnfast.GRU, {}),
+    (rnnfast.GRU, {"reset_after": False, "num_layers": 2}),
+    (rnnfast.LSTM, {}),
+    (rnnfast.LSTM, {"num_layers": 2, "bias": False}),
+    (rnnfast.LSTM, {"num_layers": 2, "proj_size": 5}),
+]
+I, H, T = 7, 18, 9  # noqa: E741
+
+
+def name(value: Any) -> str:
+    """A readable id."""
+    return value.__name__ if isinstance(value, type) else "-".join(map(str, value.values()))
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=LAYERS, ids=lambda p: f"{name(p[0])}-{name(p[1])}")
+def layer(request: pytest.FixtureRequest, dtype: str) -> Any:
+    kind, options = request.param
+    return kind(I, H, dtype=dtype, rng=1, **options)
+
+
+def inputs(layer: Any, *shape: int, seed: int = 0) -> Array:
+    x = np.random.default_rng(seed).standard_normal(shape)
+    return x.astype(next(iter(layer.params.values())).dtype)
+
+
+def states(state: Any) -> tuple[Array, ...]:
+    """The state as a tuple: (h,) or (h, c)."""
+    return state if isinstance(state, tuple) else (state,)
+
+
+def random_state(layer: Any, B: int) -> Any:
+    """A non-zero state of the layer's shapes."""
+    shapes = [s.shape for s in states(layer.stream(B).state)]
+    arrays = tuple(inputs(layer, *shape, seed=5) for shape in shapes)
+    return arrays if isinstance(layer, rnnfast.LSTM) else arrays[0]
+
+
+def same(a: Any, b: Any) -> None:
+    for one, other in zip(states(a), states(b), strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other, strict=True)
+
+
+@pytest.mark.parametrize("B", [1, 3])
+def test_follows_the_layer(layer: Any, B: int) -> None:
+    """Steps and runs in turn, from a given state, are one call of the layer."""
+    x, start = inputs(layer, T, B, I), random_state(layer, B)
+    y, state = layer(x, start)
+    stream = layer.stream(B, start)
+    same(stream.state, start)
+    got = [stream.step(x[0])[None], stream.run(x[1:4]), stream.run(x[4:4]), stream.step(x[4])[None]]
+    got.append(stream.run(x[5:]))
+    same(np.concatenate(got), y)
+    same(stream.state, state)
+
+
+def test_starts_from_zero(layer: Any) -> None:
+    stream = layer.stream()
+    assert all(not s.any() for s in states(stream.state))
+    x = inputs(layer, T, 1, I)
+    same(stream.run(x), layer(x)[0])
+
+
+def test_one_row_without_batch_axis(layer: Any) -> None:
+    x = inputs(layer, T, I)
+    want, state = layer(x[:, None])
+    stream = layer.stream()
+    got = np.stack([stream.step(x_t) for x_t in x])
+    same(got, want[:, 0])
+    same(stream.state, state)
+
+
+def test_out(layer: Any) -> None:
+    B = 3
+    x = inputs(layer, T, B, I)
+    plain, into = layer.stream(B), layer.stream(B)
+    out = np.full_like(plain.step(x[0]), 7)
+    plain.reset()
+    for x_t in x:
+        assert into.step(x_t, out=out) is out
+        same(out, plain.step(x_t))
+    single = layer.stream()
+    flat = np.full_like(out[0], 7)
+    assert single.step(x[0, 0], out=flat) is flat
+    same(flat, layer(x[:1, :1])[0][0, 0])
+
+
+def test_results_are_the_callers(layer: Any) -> None:
+    """A result without `out=` is not written to by later steps."""
+    x = inputs(layer, T, 2, I)
+    stream = layer.stream(2)
+    first = stream.step(x[0])
+    kept = first.copy()
+    stream.step(x[1])
+    same(first, kept)
+    first[:] = 1e3  # and writing to it does not reach the stream
+    fresh = layer.stream(2)
+    fresh.run(x[:2])
+    same(stream.state, fresh.state)
+
+
+def test_state_set_and_get(layer: Any) -> None:
+    B = 3
+    x, start = inputs(layer, T, B, I), random_state(layer, B)
+    stream = layer.stream(B)
+    stream.run(x)
+    stream.state = start
+    same(stream.state, start)
+    middle = stream.state
+    kept = tuple(s.copy() for s in states(middle))
+    same(stream.run(x), layer(x, start)[0])
+    for now, then in zip(states(middle), kept, strict=True):
+        np.testing.assert_array_equal(now, then, err_msg="the state handed out changed with a run")
+    for array in states(start):
+        array[:] = 9  # the stream holds a copy of what was assigned
+    stream.state = middle
+    same(stream.run(x), layer(x, middle)[0])
+
+
+def test_reset(layer: Any) -> None:
+    B = 4
+    x = inputs(layer, T, B, I)
+    stream = layer.stream(B, random_state(layer, B))
+    stream.reset()
+    assert all(not s.any() for s in states(stream.state))
+    stream.run(x)
+    before = tuple(s.copy() for s in states(stream.state))
+    mask = np.array([False, True, False, True])
+    stream.reset(mask)
+    for now, then in zip(states(stream.state), before, strict=True):
+        assert now[:, ~mask].any()
+        np.testing.assert_array_equal(now[:, ~mask], then[:, ~mask])
+        assert not now[:, mask].any()
+    y = stream.run(x)
+    same(y[:, mask], layer(x)[0][:, mask])
+
+
+def test_weights_are_a_snapshot(layer: Any) -> None:
+    x = inputs(layer, T, 2, I)
+    want, _ = layer(x)
+    stream = layer.stream(2)
+    for array in layer.params.values():
+        array *= 2
+    same(stream.run(x), want)
+    assert not np.array_equal(layer(x)[0], want)
+    assert not np.array_equal(layer.stream(2).run(x), want)
+
+
+def test_inputs_are_not_changed(layer: Any) -> None:
+    x, start = inputs(layer, T, 2, I), random_state(layer, 2)
+    kept = x.copy(), tuple(s.copy() for s in states(start))
+    stream = layer.stream(2, start)
+    stream.run(x)
+    stream.step(x[0])
+    same(x, kept[0])
+    same(start, kept[1] if isinstance(start, tuple) else kept[1][0])
+
+
+def test_strided_input(layer: Any) -> None:
+    x = inputs(layer, T, 3, 2 * I)[:, ::-1, ::2]
+    assert not x.flags.c_contiguous
+    same(layer.stream(3).run(x), layer(x.copy())[0])
+    a, b = layer.stream(3), layer.stream(3)
+    for x_t in x:
+        same(a.step(x_t), b.step(x_t.copy()))
+
+
+@pytest.mark.parametrize("B", [1, 4])
+def test_step_does_not_allocate(layer: Any, B: int) -> None:
+    """With `out=` a step leaves nothing and needs no array, not even for a moment."""
+    x = inputs(layer, B, I)
+    stream = layer.stream(B)
+    out = stream.step(x)
+    for _ in range(100):
+        stream.step(x, out=out)
+    tracemalloc.start()
+    try:
+        stream.step(x, out=out)
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        for _ in range(100):
+            stream.step(x, out=out)
+        after, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 256, "steps leave memory behind"
+    assert peak - before < 1024, "a step allocates more than small Python objects"
+
+
+@pytest.mark.parametrize("kind", [rnnfast.RNN, rnnfast.GRU, rnnfast.LSTM])
+def test_bidirectional_is_refused(kind: Any) -> None:
+    with pytest.raises(ValueError, match="bidirectional"):
+        kind(I, H, bidirectional=True).stream()
+
+
+WRONG = {
+    "step features": (lambda s, x: s.step(x[0, :, :-1]), ValueError, r"x.*\(2, 6\).*\(2, 7\)"),
+    "step rows": (lambda s, x: s.step(x[0, :1]), ValueError, r"x.*\(1, 7\).*\(2, 7\)"),
+    "step one row": (lambda s, x: s.step(x[0, 0]), ValueError, r"x.*\(7,\).*\(2, 7\)"),
+    "step of a chunk": (lambda s, x: s.step(x), ValueError, r"x.*\(9, 2, 7\).*\(2, 7\)"),
+    "step dtype": (lambda s, x: s.step(x[0].astype("f8")), TypeError, "x.*float64.*float32"),
+    "step list": (lambda s, x: s.step(x[0].tolist()), TypeError, "x.*list"),
+    "run features": (lambda s, x: s.run(x[:, :, 1:]), ValueError, r"x.*\(9, 2, 6\)"),
+    "run rows": (lambda s, x: s.run(x[:, :1]), ValueError, r"x.*\(9, 1, 7\)"),
+    "run of a step": (lambda s, x: s.run(x[0]), ValueError, r"x.*\(2, 7\)"),
+    "run dtype": (lambda s, x: s.run(x.astype("f8")), TypeError, "x.*float64.*float32"),
+    "out shape": (lambda s, x: s.step(x[0], out=x[0]), ValueError, r"out.*\(2, 7\).*\(2, 18\)"),
+    "out dtype": (lambda s, x: s.step(x[0], out=np.zeros((2, 18))), TypeError, "out.*float64"),
+    "out list": (lambda s, x: s.step(x[0], out=[]), TypeError, "out.*list"),
+    "mask shape": (lambda s, x: s.reset(np.ones(3, bool)), ValueError, r"mask.*\(3,\).*\(2,\)"),
+    "mask dtype": (lambda s, x: s.reset(np.ones(2, int)), TypeError, "mask.*int64.*bool"),
+    "state shape": (
+        lambda s, x: setattr(s, "state", np.zeros((1, 2, 7), "f4")),
+        ValueError,
+        r"\(1, 2, 7\).*\(1, 2, 18\)",
+    ),
+    "state dtype": (lambda s, x: setattr(s, "state", np.zeros((1, 2, 18))), TypeError, "float64"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_wrong_calls(what: str) -> None:
+    """Each is refused by name, and the stream goes on as if it had not happened."""
+    call, error, message = WRONG[what]
+    layer = rnnfast.GRU(I, H, rng=1)
+    x = inputs(layer, T, 2, I)
+    stream = layer.stream(2)
+    stream.run(x)
+    kept = stream.state.copy()
+    with pytest.raises(error, match=message):
+        call(stream, x)
+    same(stream.state, kept)
+
+
+def test_out_must_be_writable_in_c_order() -> None:
+    layer = rnnfast.GRU(I, H, rng=1)
+    stream = layer.stream(2)
+    x = inputs(layer, 2, I)
+    fixed = np.zeros((2, H), np.float32)
+    fixed.flags.writeable = False
+    for out in (fixed, np.zeros((H, 2), np.float32).T, np.zeros((2, 2 * H), np.float32)[:, ::2]):
+        with pytest.raises(ValueError, match="out"):
+            stream.step(x, out=out)
+        assert not out.any()
+    assert not stream.state.any()

@@ -1,0 +1,251 @@
+"""Central differences of every layer, and the gradient on its way through time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rnnfast import GRU, LSTM, RNN
+from rnnfast.training import (
+    Embedding,
+    Linear,
+    gradcheck,
+    gradcheck_layer,
+    gradient_through_time,
+    minibatches,
+    numerical_gradient,
+    pad,
+    plot_gradient_through_time,
+    streams,
+    windows,
+)
+
+T, B, I, H = 5, 3, 2, 4
+DOUBLE = {"dtype": np.float64, "rng": 0}
+
+
+def normal(*shape: int, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+RECURRENT = [
+    RNN(I, H, **DOUBLE),
+    RNN(I, H, 2, nonlinearity="sigmoid", bidirectional=True, **DOUBLE),
+    GRU(I, H, 2, **DOUBLE),
+    GRU(I, H, reset_after=False, bias=False, **DOUBLE),
+    LSTM(I, H, 2, bidirectional=True, **DOUBLE),
+    LSTM(I, H, proj_size=3, **DOUBLE),
+]
+
+
+@pytest.mark.parametrize("layer", RECURRENT, ids=repr)
+def test_recurrent_layers(layer: Any) -> None:
+    lengths = np.array([T, 2, 0])
+    x = normal(T, B, I)
+    final = layer(x)[1]
+    state = tuple(map(np.ones_like, final)) if isinstance(final, tuple) else np.ones_like(final)
+    errors = gradcheck_layer(layer, x, state=state, options={"lengths": lengths})
+    states = {"state.0", "state.1"} if isinstance(layer, LSTM) else {"state"}
+    assert set(errors) == {*layer.params, "input"} | states
+    assert max(errors.values()) < 1e-7
+
+
+def test_linear_and_embedding() -> None:
+    linear = Linear(I, 5, **DOUBLE)
+    errors = gradcheck_layer(linear, normal(T, B, I))
+    assert set(errors) == {"weight", "bias", "input"}
+    assert max(errors.values()) < 1e-8
+    assert max(gradcheck_layer(Linear(I, 5, bias=False, **DOUBLE), normal(I)).values()) < 1e-8
+
+    ids = np.array([[3, 1, 3], [0, 3, 1]])
+    embedding = Embedding(6, 4, **DOUBLE)
+    errors = gradcheck_layer(embedding, ids)
+    assert set(errors) == {"weight"}
+    assert errors["weight"] < 1e-8
+
+
+def test_embedding_of_no_ids() -> None:
+    embedding = Embedding(6, 4, rng=0)
+    y, tape = embedding.forward(np.zeros((0, 2), np.int64))
+    assert y.shape == (0, 2, 4)
+    assert not embedding.backward(tape, y).params["weight"].any()
+
+
+def test_linear_is_that_of_torch() -> None:
+    torch = pytest.importorskip("torch", reason="an independent witness, if installed")
+    linear, theirs = Linear(I, 5, **DOUBLE), torch.nn.Linear(I, 5, dtype=torch.float64)
+    theirs.load_state_dict({name: torch.tensor(p) for name, p in linear.params.items()})
+    x = normal(T, B, I)
+    np.testing.assert_allclose(linear(x), theirs(torch.tensor(x)).detach().numpy(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("module", [Linear(4, 5, rng=0), Embedding(6, 5, rng=0)])
+def test_accumulate_adds(module: Any) -> None:
+    x = np.array([[1, 2, 2, 5]])
+    x = normal(3, 4).astype(np.float32) if isinstance(module, Linear) else x
+    y, tape = module.forward(x)
+    dy = normal(*y.shape).astype(np.float32)
+    once = module.backward(tape, dy).params
+    total = {name: np.ones_like(p) for name, p in module.params.items()}
+    arrays = dict(total)
+    assert module.backward(tape, dy, accumulate=total).params is total
+    for name, array in arrays.items():
+        assert total[name] is array
+        np.testing.assert_allclose(array, 1 + once[name], rtol=1e-6)
+
+
+def test_initial_values_follow_torch() -> None:
+    weight = Linear(100, 300, rng=0).params["weight"]
+    assert weight.dtype == np.float32
+    assert 0.0999 < np.abs(weight).max() <= 0.1
+    assert Embedding(100, 300, rng=0).params["weight"].std() == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: Linear(4, 5)(np.zeros((3, 5), np.float32)),
+            ValueError,
+            r"x has shape \(3, 5\), expected \(..., I\) = \(..., 4\)",
+        ),
+        (lambda: Linear(4, 5)(np.zeros((3, 4))), TypeError, "x has dtype float64, expected float3"),
+        (lambda: Embedding(4, 5)(np.array([4])), ValueError, "ids has entries from 4 to 4"),
+        (lambda: Embedding(4, 5)(np.array([-1])), ValueError, "ids has entries from -1 to -1"),
+        (lambda: Embedding(4, 5)(np.array([0.5])), TypeError, "expected integers"),
+        (
+            lambda: gradcheck_layer(LSTM(2, 3, 2, dropout=0.5), np.zeros((1, 1, 2))),
+            ValueError,
+            "layer.dropout is 0.5",
+        ),
+        (lambda: numerical_gradient(float, np.zeros(2, np.float32)), TypeError, "float64"),
+        (lambda: gradcheck(float, {"a": np.zeros(2)}, {}), ValueError, "missing .'a'."),
+    ],
+)
+def test_wrong_arguments(call: Any, error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_gradcheck_sees_a_wrong_gradient_and_restores_the_array() -> None:
+    w = normal(4)
+    before = w.copy()
+    wrong = 2 * w
+    wrong[2] += 0.01
+    errors = gradcheck(lambda: float(np.sum(w**2)), {"w": w}, {"w": wrong})
+    assert errors["w"] > 1e-3
+    np.testing.assert_array_equal(w, before)
+
+    def fails() -> float:
+        raise ArithmeticError
+
+    with pytest.raises(ArithmeticError):
+        numerical_gradient(fails, w)
+    np.testing.assert_array_equal(w, before)
+
+
+@pytest.mark.parametrize("kind", [RNN, GRU, LSTM])
+def test_gradient_through_time_is_the_central_difference(kind: Any) -> None:
+    """Displace the state after step t, run on from there, and see the loss move."""
+    layer, x, dy = kind(I, H, 2, **DOUBLE), normal(T, B, I), normal(T, B, H, seed=1)
+    gradient = gradient_through_time(layer, x, dy)
+    assert gradient.norm.shape == (T + 1, 2, B)
+    for t in range(T + 1):
+        zeros = np.zeros((2, 2, B, H))
+        state = layer(x[:t])[1] if t else (zeros[0] if kind is not LSTM else tuple(zeros))
+        parts = list(state) if kind is LSTM else [state]
+
+        def loss(t: int = t, parts: Any = parts) -> float:
+            # the output of step t is the last layer's h, so it moves with the state
+            own = np.vdot(dy[t - 1], parts[0][-1]) if t else 0.0
+            if t == T:
+                return float(own)
+            y, _ = layer(x[t:], tuple(parts) if kind is LSTM else parts[0])
+            return float(np.vdot(dy[t:], y) + own)
+
+        given = [gradient.h[t]] if gradient.c is None else [gradient.h[t], gradient.c[t]]
+        for part, expected in zip(parts, given, strict=True):
+            np.testing.assert_allclose(numerical_gradient(loss, part), expected, atol=1e-8)
+
+
+def test_gradient_of_a_linear_unit_grows_as_the_power_of_its_weight() -> None:
+    layer = RNN(1, 1, nonlinearity="identity", bias=False, **DOUBLE)
+    layer.params["weight_hh_l0"].fill(1.5)
+    norm = gradient_through_time(layer, np.zeros((8, 1, 1)), dstate=np.ones((1, 1, 1))).norm
+    np.testing.assert_allclose(norm[:, 0, 0], 1.5 ** np.arange(8, -1, -1), rtol=1e-12)
+
+
+def test_gradient_through_time_refuses_what_it_cannot_follow() -> None:
+    x = np.zeros((2, 1, 1), np.float32)
+    with pytest.raises(ValueError, match="bidirectional=True"):
+        gradient_through_time(GRU(1, 2, bidirectional=True), x, dy=x)
+    with pytest.raises(ValueError, match="dy and dstate are both None"):
+        gradient_through_time(GRU(1, 2), x)
+
+
+def test_plot_of_the_gradient_through_time(tmp_path: Any) -> None:
+    pytest.importorskip("matplotlib", reason="plots are an extra")
+    layer, x = GRU(I, H, **DOUBLE), normal(T, B, I)
+    norm = gradient_through_time(layer, x, dstate=np.ones((1, B, H))).norm
+    figure = plot_gradient_through_time({"GRU": norm}, tmp_path / "plot.png")
+    (axes,) = figure.axes
+    assert axes.get_xlabel() == "time step t"
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), np.exp(np.log(norm).mean(axis=(1, 2))))
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_streams_and_windows() -> None:
+    pieces = streams(np.arange(11), 3)
+    np.testing.assert_array_equal(pieces.T, [[0, 1, 2], [3, 4, 5], [6, 7, 8]])
+    assert pieces.flags.c_contiguous
+    cut = list(windows(2, pieces, 10 * pieces))
+    assert [len(a) for a, _ in cut] == [2, 1]
+    np.testing.assert_array_equal(np.concatenate([b for _, b in cut]), 10 * pieces)
+    with pytest.raises(ValueError, match="batch is 12, expected 1 to 11"):
+        streams(np.arange(11), 12)
+    with pytest.raises(ValueError, match="length is 0"):
+        next(windows(0, pieces))
+    with pytest.raises(ValueError, match=r"arrays have \[3, 2\] steps"):
+        next(windows(2, pieces, pieces[:2]))
+
+
+def test_truncated_bptt_over_one_window_is_the_whole_gradient() -> None:
+    """Windows with the carried state give the same outputs; the gradient is cut at their edges."""
+    layer, x, dy = LSTM(I, H, **DOUBLE), normal(T, B, I), normal(T, B, H, seed=1)
+    whole = layer.forward(x)
+    full = layer.backward(whole[2], dy).params
+    for length, same in ((T, True), (2, False)):
+        state, outputs, total = None, [], {n: np.zeros_like(p) for n, p in layer.params.items()}
+        for x_part, dy_part in windows(length, x, dy):
+            y, state, tape = layer.forward(x_part, state)
+            layer.backward(tape, dy_part, accumulate=total)
+            outputs.append(y)
+        np.testing.assert_allclose(np.concatenate(outputs), whole[0], rtol=1e-12)
+        assert np.allclose(total["weight_hh_l0"], full["weight_hh_l0"], rtol=1e-9) == same
+
+
+def test_pad() -> None:
+    x, lengths = pad([[1, 2, 3], [4], [5, 6]], value=-1)
+    np.testing.assert_array_equal(x.T, [[1, 2, 3], [4, -1, -1], [5, 6, -1]])
+    np.testing.assert_array_equal(lengths, [3, 1, 2])
+    assert pad([np.ones((2, 5), np.float32), np.ones((0, 5), np.float32)])[0].shape == (2, 2, 5)
+    with pytest.raises(ValueError, match="sequences is empty"):
+        pad([])
+    with pytest.raises(ValueError, match="differ in dtype or trailing shape"):
+        pad([np.ones(2), np.ones((2, 2))])
+
+
+def test_minibatches_cover_everything_once() -> None:
+    rng = np.random.default_rng(0)
+    parts = list(minibatches(10, 4, rng))
+    assert [len(part) for part in parts] == [4, 4, 2]
+    assert sorted(np.concatenate(parts)) == list(range(10))
+    lengths = np.array([3, 1, 2, 1, 3, 2, 3, 1, 2, 3])
+    parts = list(minibatches(10, 3, rng, lengths=lengths))
+    assert sorted(np.concatenate(parts)) == list(range(10))
+    # sorted by length and cut: at most neighbouring lengths share a batch
+    assert all(np.ptp(lengths[part]) <= 1 for part in parts)
+    with pytest.raises(ValueError, match="batch is 0"):
+        next(minibatches(10, 0, rng))

@@ -1,0 +1,167 @@
+"""Losses: values against their definition, gradients by central differences, masks, extremes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rnnfast.training import (
+    gradcheck,
+    length_mask,
+    mean_squared_error,
+    sigmoid_cross_entropy,
+    softmax_cross_entropy,
+)
+
+MASK = np.array([[True, False, True], [True, True, False], [False, True, True], [True] * 3])
+
+
+def case(loss: Any, rng: int = 0) -> tuple[Any, Any]:
+    """Predictions and targets with leading axes (4, 3)."""
+    generator = np.random.default_rng(rng)
+    predictions = 3 * generator.standard_normal((4, 3, 5))
+    if loss is softmax_cross_entropy:
+        return predictions, generator.integers(0, 5, (4, 3))
+    if loss is sigmoid_cross_entropy:
+        return predictions, generator.random((4, 3, 5))
+    return predictions, generator.standard_normal((4, 3, 5))
+
+
+LOSSES = [softmax_cross_entropy, sigmoid_cross_entropy, mean_squared_error]
+
+
+@pytest.mark.parametrize("mask", [None, MASK], ids=["all", "mask"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_gradient_is_the_central_difference(loss: Any, mask: Any) -> None:
+    z, t = case(loss)
+    _, dz = loss(z, t, mask=mask)
+    assert np.abs(dz).max() > 1e-3
+    assert gradcheck(lambda: loss(z, t, mask=mask)[0], {"z": z}, {"z": dz})["z"] < 1e-8
+
+
+def test_values_are_those_of_the_definition() -> None:
+    z, t = case(softmax_cross_entropy)
+    p = np.exp(z) / np.exp(z).sum(axis=-1, keepdims=True)
+    expected = -np.log(np.take_along_axis(p, t[..., None], -1)).mean()
+    assert softmax_cross_entropy(z, t)[0] == pytest.approx(expected, rel=1e-13)
+    z, t = case(sigmoid_cross_entropy)
+    p = 1 / (1 + np.exp(-z))
+    expected = -(t * np.log(p) + (1 - t) * np.log(1 - p)).mean()
+    assert sigmoid_cross_entropy(z, t)[0] == pytest.approx(expected, rel=1e-12)
+    assert mean_squared_error(z, t)[0] == pytest.approx(((z - t) ** 2).mean(), rel=1e-13)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_masked_positions_are_not_read(loss: Any) -> None:
+    z, t = case(loss)
+    wanted = loss(z[MASK], t[MASK])
+    z[~MASK] = np.nan
+    t = t.copy()
+    t[~MASK] = -7
+    value, dz = loss(z, t, mask=MASK)
+    assert value == pytest.approx(wanted[0], rel=1e-14)
+    np.testing.assert_allclose(dz[MASK], wanted[1], rtol=1e-14)
+    assert not dz[~MASK].any()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_float32_stays_float32_and_inputs_stay_as_they_are(loss: Any) -> None:
+    z, t = case(loss)
+    z = z.astype(np.float32)
+    before, targets = z.copy(), t.copy()
+    value, dz = loss(z, t)
+    assert dz.dtype == np.float32
+    assert type(value) is float
+    np.testing.assert_array_equal(z, before)
+    np.testing.assert_array_equal(t, targets)
+
+
+@pytest.mark.parametrize("size", [1e3, 1e30])
+def test_large_logits_neither_overflow_nor_warn(size: float) -> None:
+    z = np.array([[size, -size], [-size, size]], np.float32)
+    with np.errstate(all="raise", under="ignore"):
+        value, dz = softmax_cross_entropy(z, np.array([0, 0]))
+        assert value == pytest.approx(size, rel=1e-6)
+        np.testing.assert_array_equal(dz, [[0, 0], [-0.5, 0.5]])
+        value, dz = sigmoid_cross_entropy(z, np.zeros((2, 2)))
+        assert value == pytest.approx(size / 2, rel=1e-6)
+        np.testing.assert_array_equal(dz, [[0.25, 0], [0, 0.25]])
+
+
+def test_sigmoid_gradient_keeps_relative_accuracy_far_out() -> None:
+    _, dz = sigmoid_cross_entropy(np.array([-30.0]), np.zeros(1))
+    assert dz[0] == pytest.approx(np.exp(-30.0), rel=1e-12)
+
+
+def test_length_mask() -> None:
+    mask = length_mask(np.array([0, 2, 3]), 3)
+    np.testing.assert_array_equal(mask.T, [[0, 0, 0], [1, 1, 0], [1, 1, 1]])
+    with pytest.raises(ValueError, match="lengths has entries from 4 to 4, expected 0 to 3"):
+        length_mask(np.array([4]), 3)
+
+
+@pytest.mark.parametrize(
+    ("loss", "arguments", "error", "message"),
+    [
+        (mean_squared_error, ([1.0], [1.0]), TypeError, "predictions is list, expected ndarray"),
+        (
+            mean_squared_error,
+            (np.zeros((3, 1)), np.zeros(3)),
+            ValueError,
+            r"targets has shape \(3,\), expected \(3, 1\)",
+        ),
+        (
+            sigmoid_cross_entropy,
+            (np.zeros(2, np.float16), np.zeros(2)),
+            TypeError,
+            "logits has dtype float16, expected float32 or float64",
+        ),
+        (
+            softmax_cross_entropy,
+            (np.zeros((2, 3)), np.array([0, 3])),
+            ValueError,
+            "targets has entries from 0 to 3, expected 0 to 2",
+        ),
+        (
+            softmax_cross_entropy,
+            (np.zeros((2, 3)), np.zeros(2)),
+            TypeError,
+            "targets has dtype float64, expected integers",
+        ),
+        (softmax_cross_entropy, (np.array(1.0), 0), ValueError, "logits has shape"),
+        (softmax_cross_entropy, (np.zeros((0, 3)), np.zeros(0, int)), ValueError, "no positions"),
+    ],
+)
+def test_wrong_arguments(loss: Any, arguments: Any, error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        loss(*arguments)
+
+
+def test_wrong_masks() -> None:
+    z = np.zeros((4, 3))
+    with pytest.raises(ValueError, match="no positions"):
+        mean_squared_error(z, z, mask=np.zeros((4, 3), bool))
+    with pytest.raises(ValueError, match=r"mask has shape \(3,\), expected \(4,\)"):
+        mean_squared_error(z, z, mask=np.ones(3, bool))
+    with pytest.raises(TypeError, match="mask must be an ndarray of bool"):
+        mean_squared_error(z, z, mask=np.ones((4, 3)))
+
+
+def test_losses_are_those_of_torch() -> None:
+    torch = pytest.importorskip("torch", reason="an independent witness, if installed")
+    functional = torch.nn.functional
+    torch_losses = {
+        softmax_cross_entropy: lambda z, t: functional.cross_entropy(z.reshape(-1, 5), t.ravel()),
+        sigmoid_cross_entropy: functional.binary_cross_entropy_with_logits,
+        mean_squared_error: functional.mse_loss,
+    }
+    for loss, torch_loss in torch_losses.items():
+        z, t = case(loss, rng=1)
+        theirs = torch.tensor(z, requires_grad=True)
+        value = torch_loss(theirs, torch.tensor(t))
+        value.backward()
+        ours, dz = loss(z, t)
+        assert ours == pytest.approx(value.item(), rel=1e-13)
+        np.testing.assert_allclose(dz, theirs.grad.numpy(), rtol=1e-12, atol=1e-16)
