@@ -13,29 +13,53 @@ INLINE void gru_dgates(V n, V z, V h, V dh, V *dn, V *dz) {
   *dz = dh * (h - n) * (z - z * z);
 }
 
+/* The units of panel p for rows r .. r + mr, from  a_n a_r a_z (u_n h' + b_hn). */
+INLINE void gru_rows(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p, ptrdiff_t r, int n,
+                     const REAL *a) {
+  const ptrdiff_t valid = w->H - p * L;
+  V rz[8], nt[4];
+  EACH rz[2 * i] = load(a + (4 * i + 1) * L), rz[2 * i + 1] = load(a + (4 * i + 2) * L);
+  activate(2 * n, 0, rz);
+  EACH nt[i] = fma_(rz[2 * i], load(a + (4 * i + 3) * L), load(a + 4 * i * L));
+  activate(n, ~0u, nt);
+  EACH {
+    const ptrdiff_t row = r + i;
+    const V h = gru_state(nt[i], rz[2 * i + 1], load((const REAL *)s->h + row * s->ldh + p * L));
+    REAL *g = (REAL *)s->gates + row * s->ldgates + p * 4 * L;
+    REAL *y = (REAL *)s->y + row * s->ldy + p * L;
+    if (s->gates) {
+      store(g, nt[i]), store(g + L, rz[2 * i]), store(g + 2 * L, rz[2 * i + 1]);
+      store(g + 3 * L, load(a + (4 * i + 3) * L));
+    }
+    store((REAL *)s->h_next + row * s->ldh_next + p * L, h);
+    if (valid >= L) store(y, h);
+    else store_n(y, h, valid);
+  }
+}
+
+static void gru_finish(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p, ptrdiff_t r, int mr,
+                       const REAL *a) {
+#define GRU_ROWS(m, n) gru_rows(w, s, p, r + (m), n, a + (m) * 4 * L)
+  FOR_GROUPS(mr, GRU_ROWS);
+}
+
 INLINE void gru_tile(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p, ptrdiff_t r, int mr) {
   V acc[4 * MR];
+  REAL a[4 * MR * L] __attribute__((aligned(VBYTES)));
   const REAL *bias = (const REAL *)w->bias + p * 4 * L;
   const REAL *start = s->init ? (const REAL *)s->init + r * s->ldinit + p * 4 * L : bias;
-  const ptrdiff_t ldstart = s->init ? s->ldinit : 0, valid = w->H - p * L;
+  const ptrdiff_t ldstart = s->init ? s->ldinit : 0;
   UNROLL for (int m = 0; m < mr; m++) {
     UNROLL for (int v = 0; v < 3; v++) acc[4 * m + v] = load(start + m * ldstart + v * L);
     acc[4 * m + 3] = load(bias + 3 * L);
   }
-  const REAL *x = (const REAL *)s->x + r * s->ldx, *h = (const REAL *)s->h + r * s->ldh;
-  if (!s->init) madd(mr, 3, acc, x, s->ldx, 1, w->I, (const REAL *)w->x + p * 3 * L * w->I);
-  madd(mr, 3, acc + 1, h, s->ldh, 1, w->P, (const REAL *)w->h + p * 3 * L * w->P);
-  UNROLL for (int m = 0; m < mr; m++) {
-    const V rg = sigmoid(acc[4 * m + 1]), z = sigmoid(acc[4 * m + 2]), nh = acc[4 * m + 3];
-    const V n = tanh_(fma_(rg, nh, acc[4 * m]));
-    const V out = gru_state(n, z, load(h + m * s->ldh + p * L));
-    REAL *g = (REAL *)s->gates + (r + m) * s->ldgates + p * 4 * L;
-    REAL *y = (REAL *)s->y + (r + m) * s->ldy + p * L;
-    if (s->gates) store(g, n), store(g + L, rg), store(g + 2 * L, z), store(g + 3 * L, nh);
-    store((REAL *)s->h_next + (r + m) * s->ldh_next + p * L, out);
-    if (valid >= L) store(y, out);
-    else store_n(y, out, valid);
-  }
+  if (!s->init)
+    madd(mr, 3, acc, (const REAL *)s->x + r * s->ldx, s->ldx, 1, w->I,
+         (const REAL *)w->x + p * 3 * L * w->I);
+  madd(mr, 3, acc + 1, (const REAL *)s->h + r * s->ldh, s->ldh, 1, w->P,
+       (const REAL *)w->h + p * 3 * L * w->P);
+  spill(a, acc, mr);
+  gru_finish(w, s, p, r, mr, a);
 }
 
 static void gru_step(const rnnfast_packed *w, const rnnfast_step *s) {
@@ -75,9 +99,10 @@ INLINE void gru_before_tile(const rnnfast_packed *w, const rnnfast_step *s, ptrd
   madd(mr, 2, acc + 1, h, s->ldh, 1, w->P, (const REAL *)w->h + p * 2 * L * w->P);
   UNROLL for (int m = 0; m < mr; m++) {
     REAL *g = (REAL *)s->gates + (r + m) * s->ldgates + p * 4 * L;
-    const V rg = sigmoid(acc[4 * m + 1]);
-    store(g, acc[4 * m]), store(g + L, rg), store(g + 2 * L, sigmoid(acc[4 * m + 2]));
-    store(g + 3 * L, keep_n(rg * load(h + m * s->ldh + p * L), w->H - p * L));
+    V rz[2] = {acc[4 * m + 1], acc[4 * m + 2]};
+    activate(2, 0, rz);
+    store(g, acc[4 * m]), store(g + L, rz[0]), store(g + 2 * L, rz[1]);
+    store(g + 3 * L, keep_n(rz[0] * load(h + m * s->ldh + p * L), w->H - p * L));
   }
 }
 

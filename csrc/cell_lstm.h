@@ -2,11 +2,10 @@
  *   i, f, o = sigmoid(a), g = tanh(a), a = w_ih x + b_ih + w_hh h' + b_hh
  *   c = f c' + i g,  h = o tanh(c),  then h = w_hr h if projected */
 
-INLINE void lstm_point(V *gate, V c_prev, V *c, V *h) {
-  const V i = sigmoid(gate[0]), f = sigmoid(gate[1]), g = tanh_(gate[2]), o = sigmoid(gate[3]);
-  *c = fma_(f, c_prev, i * g);
-  *h = o * tanh_(*c);
-  gate[0] = i, gate[1] = f, gate[2] = g, gate[3] = o;
+/* n rows: gates i f g o from their pre-activations, in place, and c from c'. */
+INLINE void lstm_point(int n, V *gate, V *c) {
+  activate(4 * n, 0x44, gate);
+  EACH c[i] = fma_(gate[4 * i + 1], c[i], gate[4 * i] * gate[4 * i + 2]);
 }
 
 /* gate: in the gates, out the gradients of their pre-activations; dc: in of c, out of c'. */
@@ -21,10 +20,54 @@ INLINE void lstm_dpoint(V *gate, V c_prev, V c, V dh, V *dc, V *h) {
   *h = o * t;
 }
 
+/* Panel p of n rows: pre-activations a become gates, c the new cells. */
+INLINE void lstm_gates(const rnnfast_step *s, ptrdiff_t p, ptrdiff_t r, int n, REAL *a, REAL *c) {
+  V gate[8], cell[2];
+  UNROLL for (int v = 0; v < 4 * n; v++) gate[v] = load(a + v * L);
+  EACH cell[i] = s->reset && s->reset[r + i] ? splat(0) : load((const REAL *)s->c + (r + i) * s->ldc + p * L);
+  lstm_point(n, gate, cell);
+  EACH store(c + i * L, cell[i]), store(a + (4 * i + 3) * L, gate[4 * i + 3]);
+  EACH store((REAL *)s->c_next + (r + i) * s->ldc + p * L, cell[i]);
+  if (s->gates)
+    UNROLL for (int v = 0; v < 4 * n; v++)
+      store((REAL *)s->gates + (r + v / 4) * s->ldgates + (p * 4 + v % 4) * L, gate[v]);
+}
+
+/* h = o tanh(c) of n rows; o stands in slot 3 of a. */
+INLINE void lstm_output(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p, ptrdiff_t r, int n,
+                        const REAL *a, const REAL *c) {
+  const ptrdiff_t valid = w->P - p * L;
+  V h[4];
+  EACH h[i] = load(c + i * L);
+  activate(n, ~0u, h);
+  EACH h[i] = load(a + (4 * i + 3) * L) * h[i];
+  EACH {
+    REAL *y = (REAL *)s->y + (r + i) * s->ldy + p * L;
+    if (w->r) {
+      store((REAL *)s->work + (r + i) * s->ldwork + p * L, h[i]);
+      continue;
+    }
+    store((REAL *)s->h_next + (r + i) * s->ldh_next + p * L, h[i]);
+    if (valid >= L) store(y, h[i]);
+    else store_n(y, h[i], valid);
+  }
+}
+
+static void lstm_finish(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p, ptrdiff_t r, int mr,
+                        REAL *a) {
+  REAL c[MR * L] __attribute__((aligned(VBYTES)));
+  int m = 0;
+  for (; m + 2 <= mr; m += 2) lstm_gates(s, p, r + m, 2, a + m * 4 * L, c + m * L);
+  if (m < mr) lstm_gates(s, p, r + m, 1, a + m * 4 * L, c + m * L);
+#define LSTM_OUTPUT(m, n) lstm_output(w, s, p, r + (m), n, a + (m) * 4 * L, c + (m) * L)
+  FOR_GROUPS(mr, LSTM_OUTPUT);
+}
+
 INLINE void lstm_tile(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p, ptrdiff_t r, int mr) {
   V acc[4 * MR];
-  const REAL *start = (s->init ? (const REAL *)s->init + r * s->ldinit : w->bias);
-  const ptrdiff_t ldstart = s->init ? s->ldinit : 0, valid = w->P - p * L;
+  REAL a[4 * MR * L] __attribute__((aligned(VBYTES)));
+  const REAL *start = s->init ? (const REAL *)s->init + r * s->ldinit : w->bias;
+  const ptrdiff_t ldstart = s->init ? s->ldinit : 0;
   UNROLL for (int m = 0; m < mr; m++)
     UNROLL for (int v = 0; v < 4; v++) acc[4 * m + v] = load(start + m * ldstart + (p * 4 + v) * L);
   if (!s->init)
@@ -32,24 +75,8 @@ INLINE void lstm_tile(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t 
          (const REAL *)w->x + p * 4 * L * w->I);
   madd(mr, 4, acc, (const REAL *)s->h + r * s->ldh, s->ldh, 1, w->P,
        (const REAL *)w->h + p * 4 * L * w->P);
-  UNROLL for (int m = 0; m < mr; m++) {
-    const ptrdiff_t row = r + m;
-    const int fresh = s->reset && s->reset[row];
-    V c = fresh ? splat(0) : load((const REAL *)s->c + row * s->ldc + p * L), h;
-    lstm_point(acc + 4 * m, c, &c, &h);
-    store((REAL *)s->c_next + row * s->ldc + p * L, c);
-    REAL *g = (REAL *)s->gates + row * s->ldgates + p * 4 * L;
-    if (s->gates)
-      UNROLL for (int v = 0; v < 4; v++) store(g + v * L, acc[4 * m + v]);
-    if (w->r) {
-      store((REAL *)s->work + row * s->ldwork + p * L, h);
-      continue;
-    }
-    REAL *y = (REAL *)s->y + row * s->ldy + p * L;
-    store((REAL *)s->h_next + row * s->ldh_next + p * L, h);
-    if (valid >= L) store(y, h);
-    else store_n(y, h, valid);
-  }
+  spill(a, acc, mr);
+  lstm_finish(w, s, p, r, mr, a);
 }
 
 static void lstm_step(const rnnfast_packed *w, const rnnfast_step *s) {

@@ -14,15 +14,20 @@ INLINE V act_dpoint(int act, V h, V dh) {
  * 24 tiles would be half a megabyte of code. */
 static void rnn_finish(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t u, int nv, ptrdiff_t r,
                        int mr) {
-  for (ptrdiff_t row = r; row < r + mr; row++)
-    for (ptrdiff_t at = u; at < u + nv * L; at += L) {
-      REAL *h_next = (REAL *)s->h_next + row * s->ldh_next + at, *y = (REAL *)s->y + row * s->ldy + at;
-      const V h = act_point(w->act, load(h_next));
-      store(h_next, h);
-      if (s->gates) store((REAL *)s->gates + row * s->ldgates + at, h);
-      if (w->H - at >= L) store(y, h);
-      else store_n(y, h, w->H - at);
+  for (ptrdiff_t row = r; row < r + mr; row++) {
+    REAL *h = (REAL *)s->h_next + row * s->ldh_next, *y = (REAL *)s->y + row * s->ldy;
+    REAL *g = (REAL *)s->gates + row * s->ldgates;
+    V a[4] = {{0}};
+    for (int v = 0; v < nv; v++) a[v] = load(h + u + v * L);
+    act_point(w->act, 4, a);
+    for (int v = 0; v < nv; v++) {
+      const ptrdiff_t at = u + v * L;
+      store(h + at, a[v]);
+      if (s->gates) store(g + at, a[v]);
+      if (w->H - at >= L) store(y + at, a[v]);
+      else store_n(y + at, a[v], w->H - at);
     }
+  }
 }
 
 INLINE void rnn_tile(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p, int nv, ptrdiff_t r,

@@ -7,7 +7,6 @@
 #undef ROUND
 #undef LN2_HI
 #undef LN2_LO
-#undef EXP_MIN
 #undef EXP_MAX
 #undef TANH_MAX
 #undef EXPM1_POLY
@@ -15,6 +14,7 @@
 #undef MIN
 #undef MAX
 #undef RECIP
+#undef SCALE
 #undef LOAD_N
 #undef STORE_N
 
@@ -33,6 +33,9 @@
 #ifdef RECIP_f32
 #define RECIP RECIP_f32
 #endif
+#ifdef SCALE_f32
+#define SCALE SCALE_f32
+#endif
 #ifdef LOAD_N_f32
 #define LOAD_N LOAD_N_f32
 #define STORE_N STORE_N_f32
@@ -41,8 +44,7 @@
 #define ROUND 12583039.0f
 #define LN2_HI 0.693359375f
 #define LN2_LO -2.12194440054690583e-4f
-#define EXP_MIN -87.0f
-#define EXP_MAX 88.0f
+#define EXP_MAX 87.0f
 #define TANH_MAX 20.0f
 #define EXPM1_POLY {1.38825152e-3f, 8.36654712e-3f, 4.16672007e-2f, 1.66665434e-1f, 4.99999981e-1f}
 #else
@@ -56,6 +58,9 @@
 #define MIN MIN_f64
 #define MAX MAX_f64
 #endif
+#ifdef SCALE_f64
+#define SCALE SCALE_f64
+#endif
 #ifdef LOAD_N_f64
 #define LOAD_N LOAD_N_f64
 #define STORE_N STORE_N_f64
@@ -64,8 +69,7 @@
 #define ROUND 6755399441056767.0
 #define LN2_HI 6.93145751953125e-1
 #define LN2_LO 1.42860682030941723212e-6
-#define EXP_MIN -708.0
-#define EXP_MAX 709.0
+#define EXP_MAX 708.0
 #define TANH_MAX 40.0
 #define EXPM1_POLY {2.0875321791412024948e-9, 2.5109024307166103145e-8, 2.7557402797393250847e-7, \
     2.7557244254638500161e-6, 2.4801587172206216784e-5, 1.9841269886073012692e-4, \

@@ -23,7 +23,7 @@
 #include <stdint.h>
 
 enum { RNNFAST_RNN, RNNFAST_GRU, RNNFAST_GRU_RESET_BEFORE, RNNFAST_LSTM, RNNFAST_CELLS };
-enum { RNNFAST_TANH, RNNFAST_RELU, RNNFAST_SIGMOID, RNNFAST_IDENTITY, RNNFAST_EXP };
+enum { RNNFAST_TANH, RNNFAST_RELU, RNNFAST_SIGMOID, RNNFAST_IDENTITY };
 
 /* The weights of one layer and direction as the caller has them, row-major; b_ih, b_hh and w_hr may
  * be NULL. */

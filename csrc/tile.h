@@ -21,6 +21,12 @@ INLINE void madd(int mr, int nv, V *acc, const REAL *a, ptrdiff_t rs, ptrdiff_t 
   }
 }
 
+/* Put a tile's pre-activations where a loop over its rows can read them: still the first cache, and
+ * the activations need the registers. */
+INLINE void spill(REAL *to, const V *acc, int mr) {
+  UNROLL for (int i = 0; i < 4 * mr; i++) store(to + i * L, acc[i]);
+}
+
 /* Rows are cut into tiles as even as can be: 7 rows are 4 + 3, not 6 + 1. */
 #define FOR_TILES(rows, TILE, ...)                                                \
   for (ptrdiff_t tiles_ = ((rows) + MR - 1) / MR, low_ = tiles_ ? (rows) / tiles_ : 0, \

@@ -36,17 +36,6 @@ INLINE V max_(V limit, V x) {
 }
 #endif
 
-/* n / d for 1 <= d < 2^126. With an estimate of 14 bits one Newton step and one correction of the
- * quotient give it to <= 0.51 ULP in a quarter of the divider's time (vdivps zmm: 16 cycles). */
-#ifdef RECIP
-INLINE V divide(V n, V d) {
-  const V r0 = RECIP(d), r = fma_(fma_(-d, r0, splat(1)), r0, r0), q = n * r;
-  return fma_(fma_(-q, d, n), r, q);
-}
-#else
-INLINE V divide(V n, V d) { return n / d; }
-#endif
-
 /* The first n lanes; the others are 0 in a register and untouched in memory. */
 #ifdef LOAD_N
 INLINE V load_n(const REAL *p, ptrdiff_t n) { return LOAD_N(p, n); }

@@ -2,7 +2,7 @@ from libc.stdint cimport uint8_t
 
 cdef extern from "rnnfast.h" nogil:
     int RNNFAST_RNN, RNNFAST_GRU, RNNFAST_GRU_RESET_BEFORE, RNNFAST_LSTM
-    int RNNFAST_TANH, RNNFAST_RELU, RNNFAST_SIGMOID, RNNFAST_IDENTITY, RNNFAST_EXP
+    int RNNFAST_TANH, RNNFAST_RELU, RNNFAST_SIGMOID, RNNFAST_IDENTITY
 
     ctypedef struct rnnfast_weights:
         int cell, act

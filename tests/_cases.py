@@ -1,4 +1,4 @@
-"""Problems for the tests: random inputs of every cell and option, how to run and how to compare them."""
+"""Problems for the tests: inputs for every cell and option, how to run and how to compare them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Case:
     dtype: str = "float32"
     T: int = 5
     B: int = 3
-    I: int = 7  # noqa: E741
+    I: int = 7
     H: int = 11
     P: int = 0
     bias: str = "both"
@@ -55,7 +55,7 @@ class Case:
 
     def problem(self) -> Problem:
         """Random inputs: states, upstream gradients and all that is present are non-zero."""
-        T, B, I, H, P = self.T, self.B, self.I, self.H, self.P or self.H  # noqa: E741
+        T, B, I, H, P = self.T, self.B, self.I, self.H, self.P or self.H
         rows = GATES[self.cell] * H
         rng = np.random.default_rng([self.seed, T, B, I, H, P])
 
@@ -226,7 +226,7 @@ def assert_same_bits(
         if a is None or b is None:
             assert a is b, f"{name}: one of them is None"
             continue
-        assert a.dtype == b.dtype and a.shape == b.shape, f"{name}: {a.dtype} {a.shape}"
+        assert (a.dtype, a.shape) == (b.dtype, b.shape), name
         if a.tobytes() != b.tobytes():
             with np.errstate(invalid="ignore"):
                 far = np.max(np.abs(a - b))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-# The reference's BLAS threads would wait, spinning, on the cores that the kernels' threads want. NumPy
-# reads this when it is first imported.
+# The threads of the reference's BLAS would wait, spinning, on the cores that the kernels' threads
+# want. NumPy reads this when it is first imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest

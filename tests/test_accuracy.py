@@ -1,4 +1,4 @@
-"""Accuracy at working sizes, with saturated gates, and of the vector tanh, sigmoid and exp in ULP."""
+"""Accuracy at working sizes and with saturated gates; the vector tanh, sigmoid and exp in ULP."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from _cases import Array, Case, assert_accurate, run, variants, with_dtype
 
 from rnnfast import _kernels, functional, reference
 
-SIZES = (
+SIZES: tuple[dict[str, Any], ...] = (
     {"T": 64, "B": 32, "I": 128, "H": 128},
     {"T": 200, "B": 4, "I": 64, "H": 128},
     {"T": 10, "B": 16, "I": 256, "H": 512},
     {"T": 1000, "B": 1, "I": 1, "H": 32},
 )
-# Without relu, which may switch where a pre-activation is within rounding of 0: its gradient has no
-# bound then.
+# Without relu, whose gradient jumps where a rounded pre-activation changes its sign.
 CASES = [c for c in with_dtype(variants()) if c.nonlinearity in ("tanh", "sigmoid")]
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=lambda s: "-".join(map(str, s.values())))
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_working_sizes(case: Case, sizes: dict[str, int]) -> None:
+def test_working_sizes(case: Case, sizes: dict[str, Any]) -> None:
     case = replace(case, **sizes)
     if case.P:
         case = replace(case, P=case.H // 2)
@@ -53,9 +52,9 @@ def exact(name: str, x: Array) -> Array:
 
 
 def ulps(got: Array, want: Array) -> Array:
-    """Error in units of the last place of the exact value; below the normal numbers, of their least.
+    """Error in units of the last place of the exact value.
 
-    A kernel may flush subnormal numbers to zero, so that they count as zero here.
+    Kernels may flush subnormal numbers to zero: below the normal numbers the unit is their least.
     """
     info = np.finfo(got.dtype)
     _, exponent = np.frexp(np.maximum(np.abs(want), info.smallest_normal))
@@ -69,10 +68,10 @@ def ulps(got: Array, want: Array) -> Array:
 LIMITS = {
     ("tanh", "float32"): (2.0, -np.inf, np.inf),
     ("sigmoid", "float32"): (2.5, -87.0, np.inf),
-    ("exp", "float32"): (2.5, -87.0, 88.0),
-    ("tanh", "float64"): (4.0, -np.inf, np.inf),
-    ("sigmoid", "float64"): (4.0, -708.0, np.inf),
-    ("exp", "float64"): (4.0, -708.0, 709.0),
+    ("exp", "float32"): (2.0, -87.0, 88.0),
+    ("tanh", "float64"): (3.0, -np.inf, np.inf),
+    ("sigmoid", "float64"): (3.0, -708.0, np.inf),
+    ("exp", "float64"): (2.0, -708.0, 709.0),
 }
 per_function = pytest.mark.parametrize(("name", "dtype"), LIMITS)
 
@@ -81,9 +80,10 @@ def check_ulps(name: str, x: Array) -> None:
     """All finite `x` within the promised range keep the limit."""
     limit, low, high = LIMITS[name, x.dtype.name]
     x = x[(x > low) & (x < high)]
-    error = ulps(_kernels.vmath(name, x), exact(name, x))
-    worst = int(np.argmax(error)) if x.size else 0
-    assert not x.size or error[worst] <= limit, f"{name}({x[worst]!r}) is {error[worst]:.2f} ULP off"
+    if x.size:
+        error = ulps(_kernels.vmath(name, x), exact(name, x))
+        worst = int(np.argmax(error))
+        assert error[worst] <= limit, f"{name}({x[worst]!r}) is {error[worst]:.2f} ULP off"
 
 
 def edges(dtype: Any) -> Array:
@@ -97,7 +97,8 @@ def edges(dtype: Any) -> Array:
             [info.smallest_normal, info.smallest_subnormal, info.eps, info.max / 2],
         ]
     ).astype(dtype)
-    points = np.concatenate([points, np.nextafter(points, dtype(0)), np.nextafter(points, info.max)])
+    below, above = np.nextafter(points, dtype(0)), np.nextafter(points, info.max)
+    points = np.concatenate([points, below, above])
     return np.concatenate([points, -points])
 
 

@@ -1,9 +1,10 @@
-"""The same bits: whatever the threads, the other rows of the batch, and the cuts of the sequence."""
+"""The same bits, whatever the threads, the other rows of the batch and the cuts of the sequence."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from _cases import (
 import rnnfast
 from rnnfast import functional
 
-OPTIONS = (
+OPTIONS: tuple[dict[str, Any], ...] = (
     {},
     {"lengths": True, "bias": "hh"},
     {"resets": True, "reverse": True, "bias": "none"},
@@ -96,16 +97,18 @@ def test_rows_in_other_batches(case: Case) -> None:
 def in_chunks(problem: Problem, cuts: list[int]) -> Results:
     """Forward chunk by chunk with the state carried, then backward with its gradient carried."""
     names = ["h", "c"] if problem.case.cell == "lstm" else ["h"]
-    spans = list(zip(cuts, cuts[1:], strict=False))
+    spans = list(pairwise(cuts))
     if problem.forward.get("reverse"):
         spans.reverse()
     state = {f"{n}0": problem.forward[f"{n}0"] for n in names}
     dstate = {f"d{n}_n": problem.upstream[f"d{n}_n"] for n in names}
-    y, dx, tapes = {}, {}, []
+    y, dx = {}, {}
+    tapes: list[Any] = []
     for span in spans:
         outputs, tape = forward(functional, problem.steps(*span).using(**state))
         state = {f"{n}0": outputs[f"{n}_n"] for n in names}
-        y[span], tapes = outputs["y"], [*tapes, tape]
+        y[span] = outputs["y"]
+        tapes.append(tape)
     for span, tape in zip(reversed(spans), reversed(tapes), strict=True):
         grads = backward(functional, problem.steps(*span).using(**dstate), tape)
         dstate = {f"d{n}_n": grads[f"d{n}0"] for n in names}
@@ -167,7 +170,7 @@ def test_equal_lengths(case: Case) -> None:
 
 @per_case
 def test_tape_is_independent(case: Case) -> None:
-    """After forward all but `x` may change: weights, states, options, and the results themselves."""
+    """After forward all but `x` may change: weights, states, options and the results themselves."""
     problem = case.problem()
     want = run(functional, problem)
     outputs, tape = forward(functional, problem)
@@ -203,7 +206,8 @@ LAYERS = [
 
 def flat(y: Any, state: Any) -> Results:
     """Output and state of a layer by name."""
-    return {"y": y} | dict(enumerate(state if isinstance(state, tuple) else (state,)))
+    states = state if isinstance(state, tuple) else (state,)
+    return {"y": y} | {f"state {i}": s for i, s in enumerate(states)}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -217,7 +221,7 @@ def test_layers_and_streams(kind: Any, options: dict[str, Any], dtype: str, B: i
     assert_same_bits(flat(*layer.forward(x)[:2]), want)
     for cuts in ([0, 12], [0, 1, 5, 12], [0, 7, 7, 12]):
         stream = layer.stream(B)
-        y = [stream.run(x[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
+        y = [stream.run(x[a:b]) for a, b in pairwise(cuts)]
         assert_same_bits(flat(np.concatenate(y), stream.state), want)
     stream = layer.stream(B)
     assert_same_bits(flat(np.stack([stream.step(x_t) for x_t in x]), stream.state), want)

@@ -1,8 +1,8 @@
 """Every kernel against the float64 reference: all cells, dtypes and options, on awkward shapes.
 
-The shapes straddle what a kernel is likely to treat apart: vector lanes (2 to 16), tile heights, panels and
-blocks, one of something, none of something. The instruction set is chosen when the package is imported, so the
-others run in a process of their own.
+The shapes straddle what a kernel is likely to treat apart: vector lanes (2 to 16), tile heights,
+panels and blocks, one of something, none of something. The instruction set is chosen when the
+package is imported, so the others run in a process of their own.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,14 +21,13 @@ from _cases import BIASES, DTYPES, Case, assert_accurate, cover, product, run, v
 import rnnfast
 from rnnfast import functional, reference
 
-CHILD = "RNNFAST_TEST_CHILD"  # set in the processes that test_other_isa starts
 PACKAGE = Path(rnnfast.__file__).parents[1]
 MODULES = ("test_kernels.py", "test_accuracy.py", "test_exact.py", "test_invariance.py")
 
 STATES = ("h0", "c0", "dy", "dh_n", "dc_n")
 H = (1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65, 130)
 B = (0, 1, 2, 3, 5, 6, 7, 13, 33)
-OTHERS = {
+OTHERS: dict[str, Any] = {
     "T": (1, 2, 5, 17),
     "I": (1, 3, 8, 17),
     "bias": BIASES,
@@ -35,7 +35,7 @@ OTHERS = {
     "resets": (False, False, True),
     "reverse": (False, True),
 }
-OWN = {
+OWN: dict[str, dict[str, Any]] = {
     "rnn": {"nonlinearity": ("tanh", "relu", "sigmoid", "identity")},
     "gru": {"reset_after": (True, False)},
     "lstm": {"P": (0, 0, 1, 4, 19)},
@@ -64,13 +64,14 @@ def combinations() -> list[Case]:
 
 def empty() -> list[Case]:
     """No time steps, no rows, neither."""
-    sizes = ({"T": 0}, {"B": 0}, {"T": 0, "B": 0}, {"T": 0, "lengths": True, "resets": True})
+    none: dict[str, Any] = {"T": 0, "B": 0}
+    sizes = ({"T": 0}, {"B": 0}, none, none | {"B": 3, "lengths": True, "resets": True})
     return with_dtype(replace(v, **s) for v in variants() for s in sizes)
 
 
 def blocks() -> list[Case]:
     """Sizes past the blocks: many steps, many rows, wide inputs, T * B over several blocks."""
-    sizes = (
+    sizes: tuple[dict[str, Any], ...] = (
         {"T": 263, "B": 1, "I": 5, "H": 19},
         {"T": 131, "B": 5, "I": 67, "H": 37, "lengths": True},
         {"T": 3, "B": 131, "I": 259, "H": 67, "resets": True},
@@ -96,19 +97,17 @@ def test_none_is_zero(case: Case) -> None:
         assert_accurate(case, run(functional, nones), run(reference, zeros))
 
 
-def others() -> list[str]:
-    """The instruction sets that run here but are not in use; none inside a child."""
-    config = rnnfast.config()
-    return [] if CHILD in os.environ else [i for i in config["isas"] if i != config["isa"]]
+CONFIG = rnnfast.config()
 
 
-@pytest.mark.parametrize("isa", others())
+@pytest.mark.parametrize("isa", [isa for isa in CONFIG["isas"] if isa != CONFIG["isa"]])
 def test_other_isa(isa: str) -> None:
     """Accuracy and invariance under every other instruction set, of this same installation."""
     command = [sys.executable, "-P", "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider"]
+    command += ["-k", "not test_other_isa"]
     done = subprocess.run(
         [*command, *(str(Path(__file__).with_name(module)) for module in MODULES)],
-        env=os.environ | {CHILD: "1", "RNNFAST_ISA": isa, "PYTHONPATH": str(PACKAGE)},
+        env=os.environ | {"RNNFAST_ISA": isa, "PYTHONPATH": str(PACKAGE)},
         capture_output=True,
         text=True,
         check=False,
@@ -118,7 +117,5 @@ def test_other_isa(isa: str) -> None:
 
 def test_isa_in_use() -> None:
     """A forced instruction set is the one in use, or test_other_isa would test nothing."""
-    config = rnnfast.config()
-    assert config["isa"] in config["isas"]
-    if "RNNFAST_ISA" in os.environ:
-        assert config["isa"] == os.environ["RNNFAST_ISA"]
+    assert CONFIG["isa"] in CONFIG["isas"]
+    assert CONFIG["isa"] == os.environ.get("RNNFAST_ISA", CONFIG["isa"])

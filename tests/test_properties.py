@@ -6,7 +6,17 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from _cases import BIASES, CELLS, DTYPES, Array, Case, Problem, assert_accurate, assert_same_bits, run
+from _cases import (
+    BIASES,
+    CELLS,
+    DTYPES,
+    Array,
+    Case,
+    Problem,
+    assert_accurate,
+    assert_same_bits,
+    run,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,7 +65,8 @@ def test_any_lengths_and_resets(case: Case, data: st.DataObject) -> None:
     problem = case.problem()
     lengths = data.draw(st.none() | st.lists(st.integers(0, T), min_size=B, max_size=B))
     if lengths is not None:
-        problem.forward["lengths"] = np.array(lengths, data.draw(st.sampled_from(["i1", "i8", "u4"])))
+        dtype = data.draw(st.sampled_from(["i1", "i8", "u4"]))
+        problem.forward["lengths"] = np.array(lengths, dtype)
     rows = st.lists(flags, min_size=B, max_size=B)
     resets = data.draw(st.none() | st.lists(rows, min_size=T, max_size=T))
     if resets is not None:
@@ -69,13 +80,10 @@ def layouts(draw: st.DrawFn, array: Array) -> Array:
     axes = draw(st.permutations(range(array.ndim)))
     steps = draw(st.tuples(*[st.sampled_from([1, 2, 3, -1, -2])] * array.ndim))
     offsets = draw(st.tuples(*[st.integers(0, 3)] * array.ndim))
-    shape = [array.shape[axis] * abs(step) + offset for axis, step, offset in zip(axes, steps, offsets, strict=True)]
-    room = np.full(shape, np.nan, array.dtype)
-    within = tuple(
-        slice(offset, offset + array.shape[axis] * abs(step), abs(step))
-        for axis, step, offset in zip(axes, steps, offsets, strict=True)
-    )
-    turned = tuple(slice(None, None, 1 if step > 0 else -1) for step in steps)
+    stops = [o + array.shape[a] * abs(s) for a, s, o in zip(axes, steps, offsets, strict=True)]
+    room = np.full(stops, np.nan, array.dtype)
+    within = tuple(slice(o, None, abs(s)) for s, o in zip(steps, offsets, strict=True))
+    turned = tuple(slice(None, None, 1 if s > 0 else -1) for s in steps)
     view = room[within][turned].transpose(np.argsort(axes))
     view[...] = array
     view.flags.writeable = draw(flags)

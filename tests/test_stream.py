@@ -1,4 +1,4 @@
-"""Streams: the carried state, its reset and assignment, `out=`, the snapshot, allocation, errors."""
+"""Streams: the carried state, its reset and assignment, `out=`, snapshot, allocation, errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LAYERS = [
     (rnnfast.LSTM, {"num_layers": 2, "bias": False}),
     (rnnfast.LSTM, {"num_layers": 2, "proj_size": 5}),
 ]
-I, H, T = 7, 18, 9  # noqa: E741
+I, H, T = 7, 18, 9
 
 
 def name(value: Any) -> str:

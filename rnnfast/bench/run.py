@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -125,20 +126,45 @@ class Worker:
 
 
 class Bench:
-    """One run: the workers that still take part and the record that grows."""
+    """One run: the workers that take part and the record that grows."""
 
-    def __init__(self, settings: Settings, workers: dict[str, Worker], folder: Path) -> None:
-        self.settings, self.workers, self.folder = settings, workers, folder
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self.settings, self.folder = settings, folder
+        self.workers: dict[str, Worker] = {}
+        self.interrupted = False
         self.results: list[dict[str, Any]] = []
         self.skipped: list[dict[str, Any]] = []
         self.versions: dict[str, str] = {}
         self.peak = 0.0
+
+    @contextmanager
+    def ending_on_ctrl_c(self) -> Iterator[None]:
+        """Let SIGINT end the workers, and with them the next `ask`.
+
+        A KeyboardInterrupt raised wherever Python happens to be, such as in a library's import,
+        can get lost there.
+        """
+
+        def interrupt(*_: object) -> None:
+            self.interrupted = True
+            for worker in self.workers.values():
+                worker.process.kill()
+
+        before = signal.signal(signal.SIGINT, interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+        if self.interrupted:
+            raise KeyboardInterrupt
 
     def ask(self, library: str, case: Case | None, question: dict[str, Any]) -> dict[str, Any]:
         """Ask a worker; a peer that has ended takes no further part."""
         try:
             return self.workers[library].ask(question)
         except BenchError as error:
+            if self.interrupted:
+                raise KeyboardInterrupt from None
             if library == "rnnfast":
                 raise BenchError(f"rnnfast: {error}") from None
             del self.workers[library]
@@ -236,16 +262,18 @@ def measure(settings: Settings) -> dict[str, Any]:
     ------
     BenchError
         If rnnfast's own process ends.
+    KeyboardInterrupt
+        On Ctrl-C, after all processes have ended. To be called from the main thread.
     """
     cases = all_cases(settings.cells, settings.shapes, settings.directions, settings.dtype)
     with ExitStack() as stack:
         stack.enter_context(pinned(settings.threads))
         folder = Path(stack.enter_context(TemporaryDirectory()))
-        workers = {
-            library: stack.enter_context(Worker(library, settings.threads, folder))
-            for library in settings.libraries
-        }
-        bench = Bench(settings, workers, folder)
+        bench = Bench(settings, folder)
+        stack.enter_context(bench.ending_on_ctrl_c())
+        for library in settings.libraries:
+            worker = stack.enter_context(Worker(library, settings.threads, folder))
+            bench.workers[library] = worker
         bench.start()
         for case in progress(cases):
             bench.measure(case)

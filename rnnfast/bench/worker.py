@@ -10,6 +10,7 @@ import json
 import math
 import os
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from time import perf_counter
 from typing import Any
@@ -24,7 +25,7 @@ RESULTS = ("y", "dx", "dw_ih", "dw_hh")
 TOLERANCE = {"float32": 1e-4, "float64": 1e-12}
 
 
-def disagreement(results: tuple[Any, ...], expected: list[np.ndarray[Any, Any]]) -> list[float]:
+def disagreement(results: Sequence[Any], expected: Sequence[Any]) -> list[float]:
     """Largest difference of each result from what is expected, relative to its largest value."""
     errors = []
     for result, right in zip(results, expected, strict=True):

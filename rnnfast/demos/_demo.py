@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from rnnfast.training import History, fit
+import numpy as np
+
+from rnnfast.training import History, fit, new_figure
 
 
 @dataclass
@@ -105,3 +107,23 @@ def train(*arguments: Any, **options: Any) -> History:
     if history.interrupted:
         raise KeyboardInterrupt
     return history
+
+
+def plot_shares(
+    histories: Mapping[str, History], xlabel: str, ylabel: str, title: str, line: Any = None
+) -> Any:
+    """The held-out share of right answers over the epochs, for histories of error rates.
+
+    `line` is a pair of a value and a label, drawn dotted.
+    """
+    figure = new_figure()
+    axes = figure.subplots()
+    for label, history in histories.items():
+        axes.plot(range(1, history.epochs + 1), 1 - np.array(history.held_out), ".-", label=label)
+    if line is not None:
+        axes.axhline(line[0], color="gray", linestyle=":", label=line[1])
+    axes.set(xlabel=xlabel, ylabel=ylabel, title=title, ylim=(0, 1.05))
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(loc="lower right")
+    axes.grid(alpha=0.3)
+    return figure

@@ -116,9 +116,11 @@ def main(options: Options) -> Result:
     def plot() -> Any:
         figure = new_figure(9, 4)
         left, right = figure.subplots(1, 2)
-        for kind, shares in accuracy.items():
-            left.plot(lengths, shares, "o-", label=kind)
-            right.semilogy(gradients[kind].mean(axis=(1, 2)), label=kind)
+        for (kind, shares), style, size in zip(
+            accuracy.items(), ("^-", "s-", "o--"), (7, 10, 5), strict=True
+        ):
+            left.plot(lengths, shares, style, markersize=size, label=kind)
+            right.semilogy(gradients[kind].mean(axis=(1, 2)), style[1:], label=kind)
         left.axhline(1 / SYMBOLS, color="gray", linestyle=":", label="chance")
         left.set_xscale("log", base=2)
         left.set_xticks(lengths, map(str, lengths))

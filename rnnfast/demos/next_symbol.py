@@ -73,16 +73,16 @@ def main(options: Options) -> Result:
         right.grid(alpha=0.3)
         return figure
 
-    named = {"recurrent": "w_hh", "input": "w_ih", "bias": "b_ih"}
     figures = [
         near(f"prediction {t}", value, EXPECTED[t - 1], 0.01)
         for t, value in enumerate(predictions, 1)
     ]
-    return Result(
-        figures,
-        plot,
-        {"weights": {name: float(weights[key].item()) for name, key in named.items()}},
-    )
+    figures += [
+        near("recurrent weight", weights["w_hh"].item(), 19.6, 0.2),
+        near("input weight", weights["w_ih"].item(), -22.6, 0.2),
+        near("bias", weights["b_ih"].item(), -1.36, 0.02),
+    ]
+    return Result(figures, plot, {"loss": history.loss})
 
 
 demo = Demo(main)

@@ -26,11 +26,10 @@ from rnnfast.training import (
     join,
     minibatches,
     pad,
-    plot_history,
     softmax_cross_entropy,
 )
 
-from ._demo import Demo, Options, Result, at_least, at_most, train
+from ._demo import Demo, Options, Result, at_least, at_most, plot_shares, train
 
 GOOD = ["good", "great", "funny", "moving", "brilliant", "charming"]
 BAD = ["bad", "awful", "boring", "stupid", "terrible", "clumsy"]
@@ -167,7 +166,7 @@ def main(options: Options) -> Result:
     """Train both models on the same sentences and compare them on the twins."""
     rng = np.random.default_rng(options.seed)
     grammar = Grammar(rng)
-    training, test = grammar.training(3000), grammar.twins(1000)
+    training, test = grammar.training(1000), grammar.twins(1000)
     test_words, test_labels = map(list, zip(*test, strict=True))
 
     def batches(rng: np.random.Generator) -> Any:
@@ -186,7 +185,7 @@ def main(options: Options) -> Result:
             model.loss_and_grads,
             Adam(model.params, lr=0.01),
             batches,
-            epochs=3 if options.quick else 12,
+            epochs=3 if options.quick else 20,
             rng=rng,
             evaluate=lambda model=model: 1 - accuracy(model),
             clip_norm=1.0,
@@ -202,10 +201,11 @@ def main(options: Options) -> Result:
             at_least("accuracy of the LSTM on the twins", accuracies["Reader"], 0.99),
             at_most("accuracy of a bag of words on them", accuracies["BagOfWords"], 0.5),
         ],
-        lambda: plot_history(
-            histories["Reader"],
-            unit="cross-entropy (nats), error rate",
-            held_out="error rate on the twins",
+        lambda: plot_shares(
+            {"LSTM": histories["Reader"], "bag of words": histories["BagOfWords"]},
+            "epoch (1,000 sentences)",
+            "share of labels right",
+            "1,000 sentences whose twin has the same words",
         ),
         {"histories": {name: history.as_dict() for name, history in histories.items()}},
     )

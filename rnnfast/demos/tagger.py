@@ -22,12 +22,11 @@ from rnnfast.training import (
     Linear,
     join,
     length_mask,
-    new_figure,
     pad,
     softmax_cross_entropy,
 )
 
-from ._demo import Demo, Options, Result, at_least, at_most, train
+from ._demo import Demo, Options, Result, at_least, at_most, plot_shares, train
 
 WORDS = [*"abcdefgh", "no", ".", "?", "!"]
 NO, FIRST_END = WORDS.index("no"), WORDS.index(".")
@@ -103,8 +102,8 @@ def main(options: Options) -> Result:
         histories[name] = train(
             model.loss_and_grads,
             Adam(model.params, lr=0.01),
-            lambda rng: (texts(rng, 32) for _ in range(50)),
-            epochs=3 if options.quick else 10,
+            lambda rng: (texts(rng, 32) for _ in range(10)),
+            epochs=5 if options.quick else 30,
             rng=rng,
             evaluate=error_rate,
             clip_norm=1.0,
@@ -117,25 +116,18 @@ def main(options: Options) -> Result:
     print("  end  ", *(f"{WORDS[FIRST_END + tag // 2]:>2}" for tag in tags[: test_lengths[0]]))
     print("  no   ", *(f"{tag % 2:>2}" for tag in tags[: test_lengths[0]]))
 
-    def plot() -> Any:
-        figure = new_figure()
-        axes = figure.subplots()
-        for name, history in histories.items():
-            epochs = np.arange(1, history.epochs + 1)
-            axes.plot(50 * epochs, 1 - np.array(history.held_out), ".-", label=name)
-        axes.axhline(guessed, color="gray", linestyle=":", label="every sentence's end guessed")
-        axes.set(xlabel="batches of 32 texts", ylabel="share of tags right", ylim=(0, 1.05))
-        axes.set_title("500 fresh texts")
-        axes.legend(loc="center right")
-        axes.grid(alpha=0.3)
-        return figure
-
     return Result(
         [
             at_least("tags right, bidirectional", accuracies["bidirectional"], 0.99),
             at_most("tags right, unidirectional", accuracies["unidirectional"], guessed + 0.05),
         ],
-        plot,
+        lambda: plot_shares(
+            histories,
+            "epoch (10 batches of 32 texts)",
+            "share of tags right",
+            "500 fresh texts",
+            (guessed, "sentence ends guessed"),
+        ),
         {"histories": {name: history.as_dict() for name, history in histories.items()}},
     )
 

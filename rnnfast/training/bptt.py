@@ -78,9 +78,11 @@ class GradientThroughTime(NamedTuple):
 
     @property
     def norm(self) -> Array:
-        """`(T+1, L, B)`, the Euclidean norm over the units of `h` and `c` together."""
-        both = self.h if self.c is None else np.concatenate([self.h, self.c], axis=-1)
-        norm: Array = np.linalg.norm(both, axis=-1)
+        """`(T+1, L, B)`, float64: the Euclidean norm over the units of `h` and `c` together."""
+        parts = [self.h] if self.c is None else [self.h, self.c]
+        # in float64, where the squares of a vanishing float32 gradient do not vanish too soon
+        squares = [np.square(part, dtype=np.float64).sum(axis=-1) for part in parts]
+        norm: Array = np.sqrt(sum(squares))
         return norm
 
 

@@ -56,7 +56,7 @@ def plot_history(
     left.set(xlabel="epoch", ylabel=unit, title="learning curve")
     left.legend()
     right.plot(epochs, history.gradient_norm, color="tab:green")
-    right.set(xlabel="epoch", ylabel="global norm", title="gradient before clipping")
+    right.set(xlabel="epoch", ylabel="global norm before clipping", title="gradient norm")
     if all(norm > 0 for norm in history.gradient_norm):
         right.set_yscale("log")
     for axes in (left, right):
