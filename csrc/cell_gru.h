@@ -43,21 +43,23 @@ static void gru_finish(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t
   FOR_GROUPS(mr, GRU_ROWS);
 }
 
-INLINE void gru_tile(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p, ptrdiff_t r, int mr) {
+INLINE void gru_tile(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p, ptrdiff_t tile,
+                     ptrdiff_t r, int mr) {
   V acc[4 * MR];
   REAL a[4 * MR * L] __attribute__((aligned(VBYTES)));
   const REAL *bias = (const REAL *)w->bias + p * 4 * L;
   const REAL *start = s->init ? (const REAL *)s->init + r * s->ldinit + p * 4 * L : bias;
-  const ptrdiff_t ldstart = s->init ? s->ldinit : 0;
+  const ptrdiff_t ldstart = s->init ? s->ldinit : 0, panels = panels_of(w->H);
+  const ptrdiff_t nx = 3 * L * w->I, nh = 3 * L * w->P;
   UNROLL for (int m = 0; m < mr; m++) {
     UNROLL for (int v = 0; v < 3; v++) acc[4 * m + v] = load(start + m * ldstart + v * L);
     acc[4 * m + 3] = load(bias + 3 * L);
   }
   if (!s->init)
-    madd(mr, 3, acc, (const REAL *)s->x + r * s->ldx, s->ldx, 1, w->I,
-         (const REAL *)w->x + p * 3 * L * w->I);
-  madd(mr, 3, acc + 1, (const REAL *)s->h + r * s->ldh, s->ldh, 1, w->P,
-       (const REAL *)w->h + p * 3 * L * w->P);
+    madd(mr, 3, acc, (const REAL *)s->x + r * s->ldx, s->ldx, 1, w->I, (const REAL *)w->x + p * nx,
+         ahead_of(w->x, p, panels, nx, tile));
+  madd(mr, 3, acc + 1, (const REAL *)s->h + r * s->ldh, s->ldh, 1, w->P, (const REAL *)w->h + p * nh,
+       ahead_of(w->h, p, panels, nh, tile));
   spill(a, acc, mr);
   gru_finish(w, s, p, r, mr, a);
 }
@@ -87,16 +89,19 @@ static void gru_dstep(const rnnfast_packed *w, const rnnfast_dstep *s) {
 
 /* Reset before: n needs r h' of all units, so a step is two passes over the weights. The first
  * leaves  a_n r z (r h')  in the gate buffer; u_n (r h') is added in place. */
-INLINE void gru_before_tile(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p, ptrdiff_t r,
-                            int mr) {
+INLINE void gru_before_tile(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p,
+                            ptrdiff_t tile, ptrdiff_t r, int mr) {
   V acc[4 * MR];
   const REAL *start = s->init ? (const REAL *)s->init + r * s->ldinit : w->bias;
-  const ptrdiff_t ldstart = s->init ? s->ldinit : 0;
+  const ptrdiff_t ldstart = s->init ? s->ldinit : 0, panels = panels_of(w->H);
+  const ptrdiff_t nx = 3 * L * w->I, nh = 2 * L * w->P;
   UNROLL for (int m = 0; m < mr; m++)
     UNROLL for (int v = 0; v < 3; v++) acc[4 * m + v] = load(start + m * ldstart + (p * 4 + v) * L);
   const REAL *x = (const REAL *)s->x + r * s->ldx, *h = (const REAL *)s->h + r * s->ldh;
-  if (!s->init) madd(mr, 3, acc, x, s->ldx, 1, w->I, (const REAL *)w->x + p * 3 * L * w->I);
-  madd(mr, 2, acc + 1, h, s->ldh, 1, w->P, (const REAL *)w->h + p * 2 * L * w->P);
+  if (!s->init)
+    madd(mr, 3, acc, x, s->ldx, 1, w->I, (const REAL *)w->x + p * nx, ahead_of(w->x, p, panels, nx, tile));
+  madd(mr, 2, acc + 1, h, s->ldh, 1, w->P, (const REAL *)w->h + p * nh,
+       ahead_of(w->h, p, panels, nh, tile));
   UNROLL for (int m = 0; m < mr; m++) {
     REAL *g = (REAL *)s->gates + (r + m) * s->ldgates + p * 4 * L;
     V rz[2] = {acc[4 * m + 1], acc[4 * m + 2]};

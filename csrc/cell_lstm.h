@@ -24,7 +24,10 @@ INLINE void lstm_dpoint(V *gate, V c_prev, V c, V dh, V *dc, V *h) {
 INLINE void lstm_gates(const rnnfast_step *s, ptrdiff_t p, ptrdiff_t r, int n, REAL *a, REAL *c) {
   V gate[8], cell[2];
   UNROLL for (int v = 0; v < 4 * n; v++) gate[v] = load(a + v * L);
-  EACH cell[i] = s->reset && s->reset[r + i] ? splat(0) : load((const REAL *)s->c + (r + i) * s->ldc + p * L);
+  EACH {
+    const int fresh = s->reset && s->reset[r + i];
+    cell[i] = fresh ? splat(0) : load((const REAL *)s->c + (r + i) * s->ldc + p * L);
+  }
   lstm_point(n, gate, cell);
   EACH store(c + i * L, cell[i]), store(a + (4 * i + 3) * L, gate[4 * i + 3]);
   EACH store((REAL *)s->c_next + (r + i) * s->ldc + p * L, cell[i]);
@@ -63,18 +66,20 @@ static void lstm_finish(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_
   FOR_GROUPS(mr, LSTM_OUTPUT);
 }
 
-INLINE void lstm_tile(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p, ptrdiff_t r, int mr) {
+INLINE void lstm_tile(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p, ptrdiff_t tile,
+                      ptrdiff_t r, int mr) {
   V acc[4 * MR];
   REAL a[4 * MR * L] __attribute__((aligned(VBYTES)));
   const REAL *start = s->init ? (const REAL *)s->init + r * s->ldinit : w->bias;
-  const ptrdiff_t ldstart = s->init ? s->ldinit : 0;
+  const ptrdiff_t ldstart = s->init ? s->ldinit : 0, panels = panels_of(w->H);
+  const ptrdiff_t nx = 4 * L * w->I, nh = 4 * L * w->P;
   UNROLL for (int m = 0; m < mr; m++)
     UNROLL for (int v = 0; v < 4; v++) acc[4 * m + v] = load(start + m * ldstart + (p * 4 + v) * L);
   if (!s->init)
-    madd(mr, 4, acc, (const REAL *)s->x + r * s->ldx, s->ldx, 1, w->I,
-         (const REAL *)w->x + p * 4 * L * w->I);
-  madd(mr, 4, acc, (const REAL *)s->h + r * s->ldh, s->ldh, 1, w->P,
-       (const REAL *)w->h + p * 4 * L * w->P);
+    madd(mr, 4, acc, (const REAL *)s->x + r * s->ldx, s->ldx, 1, w->I, (const REAL *)w->x + p * nx,
+         ahead_of(w->x, p, panels, nx, tile));
+  madd(mr, 4, acc, (const REAL *)s->h + r * s->ldh, s->ldh, 1, w->P, (const REAL *)w->h + p * nh,
+       ahead_of(w->h, p, panels, nh, tile));
   spill(a, acc, mr);
   lstm_finish(w, s, p, r, mr, a);
 }

@@ -30,16 +30,18 @@ static void rnn_finish(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t
   }
 }
 
-INLINE void rnn_tile(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p, int nv, ptrdiff_t r,
-                     int mr) {
+INLINE void rnn_tile(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p, int nv,
+                     ptrdiff_t tile, ptrdiff_t r, int mr) {
   V acc[4 * MR];
   const REAL *start = s->init ? (const REAL *)s->init + r * s->ldinit : w->bias;
-  const ptrdiff_t ldstart = s->init ? s->ldinit : 0, u = p * 4 * L;
+  const ptrdiff_t ldstart = s->init ? s->ldinit : 0, u = p * 4 * L, panels = panels_of(w->H) / 4;
   UNROLL for (int m = 0; m < mr; m++)
     UNROLL for (int v = 0; v < nv; v++) acc[4 * m + v] = load(start + m * ldstart + u + v * L);
   if (!s->init)
-    madd(mr, nv, acc, (const REAL *)s->x + r * s->ldx, s->ldx, 1, w->I, (const REAL *)w->x + u * w->I);
-  madd(mr, nv, acc, (const REAL *)s->h + r * s->ldh, s->ldh, 1, w->P, (const REAL *)w->h + u * w->P);
+    madd(mr, nv, acc, (const REAL *)s->x + r * s->ldx, s->ldx, 1, w->I, (const REAL *)w->x + u * w->I,
+         ahead_of(w->x, p, panels, 4 * L * w->I, tile));
+  madd(mr, nv, acc, (const REAL *)s->h + r * s->ldh, s->ldh, 1, w->P, (const REAL *)w->h + u * w->P,
+       ahead_of(w->h, p, panels, 4 * L * w->P, tile));
   UNROLL for (int m = 0; m < mr; m++)
     UNROLL for (int v = 0; v < nv; v++)
       store((REAL *)s->h_next + (r + m) * s->ldh_next + u + v * L, acc[4 * m + v]);

@@ -21,6 +21,17 @@ INLINE V fma_(V a, V b, V c) { return FMA(a, b, c); }
 INLINE V fma_(V a, V b, V c) { return a * b + c; }
 #endif
 
+/* n - q d, exact but for the last rounding: without FMA from halves whose products are exact. */
+INLINE V remainder_(V n, V q, V d) {
+#ifdef FMA
+  return FMA(-q, d, n);
+#else
+  const INT top = -((INT)1 << (MANTISSA + 1) / 2);
+  const V q1 = (V)((VI)q & top), d1 = (V)((VI)d & top), q2 = q - q1, d2 = d - d1;
+  return (n - q1 * d1 - q1 * d2 - q2 * d1) - q2 * d2;
+#endif
+}
+
 /* NaN in x passes through both. */
 #ifdef MIN
 INLINE V min_(V limit, V x) { return MIN(limit, x); }

@@ -29,14 +29,15 @@ static REAL *wgrad_pack(REAL *to, const rnnfast_term *t, ptrdiff_t k0, ptrdiff_t
 
 /* Tile: rows a[.][m] of one slot (its unit `r`) x nv vectors of one panel of b. */
 INLINE void wgrad_tile(const REAL *a, ptrdiff_t lda, const REAL *b, ptrdiff_t kb, REAL *c, ptrdiff_t n,
-                       ptrdiff_t valid, int first, int nv, ptrdiff_t r, int mr) {
+                       ptrdiff_t valid, int first, int nv, ptrdiff_t tile, ptrdiff_t r, int mr) {
+  (void)tile;
   V acc[4 * MR];
   UNROLL for (int m = 0; m < mr; m++)
     UNROLL for (int v = 0; v < nv; v++) {
       const REAL *from = c + (r + m) * n + v * L;
       acc[4 * m + v] = first ? splat(0) : valid >= (v + 1) * L ? load(from) : load_n(from, valid - v * L);
     }
-  madd(mr, nv, acc, a + r, 1, lda, kb, b);
+  madd(mr, nv, acc, a + r, 1, lda, kb, b, b); /* b is near already */
   UNROLL for (int m = 0; m < mr; m++)
     UNROLL for (int v = 0; v < nv; v++) {
       REAL *to = c + (r + m) * n + v * L;

@@ -52,9 +52,8 @@ def sizes(gates: int, w_ih: Any, w_hh: Any, w_hr: Any) -> tuple[int, int]:
             raise ValueError(f"{name} has shape {value.shape}, expected 2 dimensions")
     rows = w_hh.shape[0]
     if rows == 0 or rows % gates:
-        raise ValueError(
-            f"w_hh has shape {w_hh.shape}, expected (G*H, {'H' if w_hr is None else 'P'}) with G = {gates}"
-        )
+        dims = f"(G*H, {'H' if w_hr is None else 'P'})"
+        raise ValueError(f"w_hh has shape {w_hh.shape}, expected {dims} with G = {gates}")
     H = rows // gates
     if w_hr is None:
         return H, H
@@ -71,11 +70,11 @@ def lengths(value: Any, T: int, B: int) -> NDArray[np.intp]:
                 f"lengths has type {type(value).__name__}, expected integers of shape (B,)"
             )
         value = np.asarray(value if len(value) else np.empty(0, np.intp))
-    if value.dtype.kind not in "iu" or isinstance(value, np.ma.MaskedArray):
+    if _kind("lengths", value).dtype.kind not in "iu":
         raise TypeError(f"lengths has dtype {value.dtype}, expected integers")
     if value.shape != (B,):
         raise ValueError(f"lengths has shape {value.shape}, expected (B,) = ({B},)")
-    if B and not (0 <= value.min() and value.max() <= T):
+    if B and not (value.min() >= 0 and value.max() <= T):
         raise ValueError(
             f"lengths has values from {value.min()} to {value.max()}, expected 0 to T = {T}"
         )
@@ -85,14 +84,12 @@ def lengths(value: Any, T: int, B: int) -> NDArray[np.intp]:
 
 def mask(name: str, value: Any, dims: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """Check a bool array, such as `resets` of shape (T, B)."""
-    if type(value) is not np.ndarray or value.dtype != np.bool_:
-        what = (
-            f"dtype {value.dtype}" if type(value) is np.ndarray else f"type {type(value).__name__}"
-        )
-        raise TypeError(f"{name} has {what}, expected an ndarray of bool")
+    if _kind(name, value).dtype != np.bool_:
+        raise TypeError(f"{name} has dtype {value.dtype}, expected bool")
     if value.shape != shape:
         raise ValueError(f"{name} has shape {value.shape}, expected {dims} = {_text(shape)}")
-    return value.copy()  # a tape keeps it
+    checked: NDArray[np.bool_] = np.array(value, subok=False)  # a tape keeps it
+    return checked
 
 
 def choice(name: str, value: Any, among: Sequence[str]) -> None:

@@ -201,8 +201,10 @@ cdef struct Parts:  # layout of a block's scratch, in bytes
 
 
 cdef inline bint projects_ahead(const Run *f, Py_ssize_t rows) noexcept nogil:
-    """With few rows the input part of many steps at once fills the tiles (and reads w_ih once)."""
-    return rows < 2 * f.k.rows and f.T > 1
+    """With few rows the input part of many steps at once fills the tiles, and w_ih is read once for
+    all of them, which counts when the weights are larger than the second cache."""
+    cdef Py_ssize_t bytes = f.k.size * slots_of(f.w.cell) * f.w.H * (f.w.I + f.w.P)
+    return f.T > 1 and (rows < 2 * f.k.rows or (rows < 48 and bytes > 1500000))
 
 
 cdef inline Py_ssize_t projected_rows(const Run *f, Py_ssize_t rows) noexcept nogil:

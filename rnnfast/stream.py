@@ -1,4 +1,4 @@
-"""Streaming: one step, or one chunk, at a time, with packed weights and the state carried inside."""
+"""Streaming: a step or a chunk at a time, with packed weights and the state carried inside."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Stream(_kernels.Steps):
                 layer["c"][:, : layer["H"]] = 0 if parts[1] is None else parts[1][k]
 
     def reset(self, mask: NDArray[np.bool_] | None = None) -> None:
-        """Set the state to zero: of all rows, or of those where `mask`, bool of shape (B,), is true.
+        """Set the state to zero: of all rows, or of those where `mask`, bool (B,), is true.
 
         Raises
         ------

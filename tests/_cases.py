@@ -189,7 +189,7 @@ def least_scale(case: Case) -> float:
     All inputs are of order one. With a few units only, every value of a result may happen to be the
     small difference of such numbers, or lie behind a saturated unit; no rounding could follow then.
     """
-    return 1 / 16 if min(case.H, case.P or case.H) * case.B < 32 else 0.0
+    return 1 / 4 if min(case.H, case.P or case.H) * case.B < 32 else 0.0
 
 
 def error_ratios(case: Case, got: Results, want: Results) -> dict[str, float]:

@@ -1,7 +1,8 @@
-"""Accuracy at working sizes and with saturated gates; the vector tanh, sigmoid and exp in ULP."""
+"""Accuracy at working sizes and with saturated gates; the vector tanh and sigmoid in ULP."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -42,13 +43,16 @@ def test_saturated_gates(case: Case, height: float) -> None:
     assert_accurate(case, run(functional, problem), run(reference, problem.astype("float64")))
 
 
+EXACT: dict[str, Callable[[Array], Array]] = {
+    "tanh": np.tanh,
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+}
+
+
 def exact(name: str, x: Array) -> Array:
     """The function in the next wider precision."""
-    x = x.astype(np.float64 if x.dtype == np.float32 else np.longdouble)
     with np.errstate(over="ignore", under="ignore"):
-        if name == "sigmoid":
-            return 1 / (1 + np.exp(-x))
-        return np.tanh(x) if name == "tanh" else np.exp(x)
+        return EXACT[name](x.astype(np.float64 if x.dtype == np.float32 else np.longdouble))
 
 
 def ulps(got: Array, want: Array) -> Array:
@@ -68,10 +72,8 @@ def ulps(got: Array, want: Array) -> Array:
 LIMITS = {
     ("tanh", "float32"): (2.0, -np.inf, np.inf),
     ("sigmoid", "float32"): (2.5, -87.0, np.inf),
-    ("exp", "float32"): (2.0, -87.0, 88.0),
     ("tanh", "float64"): (3.0, -np.inf, np.inf),
     ("sigmoid", "float64"): (3.0, -708.0, np.inf),
-    ("exp", "float64"): (2.0, -708.0, 709.0),
 }
 per_function = pytest.mark.parametrize(("name", "dtype"), LIMITS)
 
@@ -106,16 +108,16 @@ def edges(dtype: Any) -> Array:
 def test_ulps(name: str, dtype: str) -> None:
     rng = np.random.default_rng(0)
     if dtype == "float32":
-        sample = np.arange(0, 2**32, 4099, dtype=np.uint64).astype(np.uint32).view(np.float32)
-    else:
-        sample = rng.choice([-1.0, 1.0], 300_000) * 2.0 ** rng.uniform(-60, 10.5, 300_000)
-    check_ulps(name, sample)
+        bits = np.arange(0, 2**32, 4099, dtype=np.uint64).astype(np.uint32)
+        check_ulps(name, bits.view(np.float32))
+    magnitudes = 2.0 ** rng.uniform(-60, 10.5, 300_000)
+    check_ulps(name, (rng.choice([-1, 1], 300_000) * magnitudes).astype(dtype))
     check_ulps(name, rng.uniform(-12, 12, 300_000).astype(dtype))
     check_ulps(name, edges(np.dtype(dtype).type))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["tanh", "sigmoid", "exp"])
+@pytest.mark.parametrize("name", ["tanh", "sigmoid"])
 def test_ulps_of_all_floats(name: str) -> None:
     for start in range(0, 2**32, 2**24):
         bits = np.arange(start, start + 2**24, dtype=np.uint64).astype(np.uint32)
@@ -126,7 +128,7 @@ def test_ulps_of_all_floats(name: str) -> None:
 @pytest.mark.parametrize(("name", "low"), [("tanh", -1.0), ("sigmoid", 0.0)])
 def test_saturation(name: str, low: float, dtype: str) -> None:
     """Never beyond the asymptotes and never NaN; far out and at infinity on them."""
-    least = np.finfo(dtype).smallest_normal  # a tail may stop there, or be flushed to zero
+    least = 2 * np.finfo(dtype).smallest_normal  # a tail may end there
     x = np.concatenate([np.linspace(-2000, 2000, 400_001), [-np.inf, np.inf]]).astype(dtype)
     x = np.concatenate([x, edges(x.dtype.type)])
     got = _kernels.vmath(name, x)
@@ -137,7 +139,7 @@ def test_saturation(name: str, low: float, dtype: str) -> None:
 
 @per_function
 def test_special_values(name: str, dtype: str) -> None:
-    at_zero = {"tanh": 0.0, "sigmoid": 0.5, "exp": 1.0}[name]
+    at_zero = {"tanh": 0.0, "sigmoid": 0.5}[name]
     got = _kernels.vmath(name, np.array([0.0, -0.0, np.nan, -np.nan], dtype))
     np.testing.assert_array_equal(got, np.array([at_zero, at_zero, np.nan, np.nan], dtype))
 

@@ -10,7 +10,7 @@ from _cases import Case, Problem, Results, run, with_dtype
 
 from rnnfast import functional, reference
 
-SIZES = (
+SIZES: tuple[dict[str, Any], ...] = (
     {"T": 4, "B": 3, "I": 5, "H": 1},
     {"T": 6, "B": 1, "I": 3, "H": 8},
     {"T": 5, "B": 7, "I": 9, "H": 17},
@@ -19,7 +19,7 @@ SIZES = (
     {"T": 2, "B": 31, "I": 67, "H": 130},
     {"T": 3, "B": 131, "I": 5, "H": 9},
 )
-OPTIONS = (
+OPTIONS: tuple[dict[str, Any], ...] = (
     {},
     {"lengths": True},
     {"resets": True},

@@ -64,8 +64,7 @@ def combinations() -> list[Case]:
 
 def empty() -> list[Case]:
     """No time steps, no rows, neither."""
-    none: dict[str, Any] = {"T": 0, "B": 0}
-    sizes = ({"T": 0}, {"B": 0}, none, none | {"B": 3, "lengths": True, "resets": True})
+    sizes = product(T=(0, 4), B=(0, 3), lengths=(False, True), resets=(False, True))[:-4]
     return with_dtype(replace(v, **s) for v in variants() for s in sizes)
 
 

@@ -24,8 +24,8 @@ from .peers import expected
 from .progress import progress
 from .worker import RESULTS
 
-# Idle threads of OpenMP, OpenBLAS and ONNX Runtime spin before they sleep. In this time they are
-# asleep; OMP_WAIT_POLICY=passive would spare the wait, but slows PyTorch on several threads.
+# Seconds until idle threads of OpenMP and ONNX Runtime, which spin at first, are asleep.
+# OMP_WAIT_POLICY=passive would spare the wait, but also change how the libraries themselves run.
 PAUSE = 0.03
 PEAK_SECONDS = 0.05
 

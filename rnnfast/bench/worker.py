@@ -11,14 +11,13 @@ import math
 import os
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from .cases import Case, inputs
-from .peers import RUNNERS, Run, UnsupportedError
+from .peers import RUNNERS, Run, UnsupportedError, load
 
 RESULTS = ("y", "dx", "dw_ih", "dw_hh")
 # Far above rounding, far below what a wrong gate order or a missing bias would give.
@@ -70,7 +69,7 @@ class Worker:
 
     def hello(self) -> dict[str, Any]:
         """Import the library."""
-        version = str(import_module(self.library).__version__)
+        version = str(load(self.library).__version__)
         return {"version": version.partition("-")[0]}
 
     def prepare(self, case: dict[str, str], expected: str, seconds: float) -> dict[str, Any]:

@@ -6,10 +6,12 @@ import argparse
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from rnnfast import num_threads
 from rnnfast.training import History, fit, new_figure
 
 
@@ -60,15 +62,39 @@ class Demo:
 
 
 def parse(name: str, description: str, argv: Sequence[str], demo: Demo | None) -> Options:
-    """The options of a demonstration from its arguments."""
+    """The options of a demonstration from its arguments; wrong ones end with a usage message."""
     parser = argparse.ArgumentParser(prog=f"rnnfast demo {name}", description=description)
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="random seed (0)")
-    parser.add_argument("--json", metavar="PATH", help="write the figures there")
-    parser.add_argument("--plot", metavar="PATH", help="draw the result there (needs matplotlib)")
-    parser.add_argument("--quick", action="store_true", help="a few seconds, short of the goals")
+    add = parser.add_argument
+    add("--seed", type=int, default=0, metavar="N", help="random seed (0)")
+    add("--json", type=output, metavar="PATH", help="write the figures there")
+    add("--plot", type=output, metavar="PATH", help="draw the result there (needs matplotlib)")
+    add("--quick", action="store_true", help="a few seconds, short of the goals")
+    add(
+        "--threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="threads of rnnfast (1; more only pay with those of NumPy's BLAS set to 1)",
+    )
     for option, keywords in (demo.options if demo else {}).items():
-        parser.add_argument(option, **keywords)
-    return parser.parse_args(argv)
+        add(option, **keywords)
+    options = parser.parse_args(argv)
+    if options.seed < 0:
+        parser.error(f"argument --seed: {options.seed} is negative")
+    if options.plot is not None:
+        try:
+            new_figure()
+        except ImportError as error:
+            parser.error(f"argument --plot: {error}")
+    return options
+
+
+def output(path: str) -> str:
+    """A path to write to, refused before the work if its folder is not there."""
+    folder = Path(path).absolute().parent
+    if not folder.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {folder}")
+    return path
 
 
 def report(
@@ -79,7 +105,8 @@ def report(
     started = time.perf_counter()
     for option, keywords in demo.options.items():  # those of one demonstration in a run of all
         vars(options).setdefault(option.lstrip("-").replace("-", "_"), keywords.get("default"))
-    result = demo.main(options)
+    with num_threads(options.threads):
+        result = demo.main(options)
     seconds = time.perf_counter() - started
 
     width = max(len(figure.name) for figure in result.figures)

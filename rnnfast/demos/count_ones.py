@@ -114,14 +114,13 @@ def main(options: Options) -> Result:
 
 def plot(counter: Counter, path: Any, points: int) -> Any:
     """The cost surface, overview and zoom, with Rprop's path; the gradient through time."""
-    figure = new_figure(12, 3.8)
+    figure = new_figure(11, 3.6)
     overview, zoom, through_time = figure.subplots(1, 3, width_ratios=(1, 1, 1.25))
     for axes, size, centre in ((overview, 3.0, (0.0, 0.0)), (zoom, 0.3, (1.0, 1.0))):
         w_x, w_rec = (np.linspace(middle - size, middle + size, points) for middle in centre)
         cost = np.log10(np.maximum(counter.surface(w_x, w_rec), 1e-6))
-        picture = axes.pcolormesh(w_x, w_rec, cost, cmap="viridis", rasterized=True)
+        picture = axes.contourf(w_x, w_rec, cost, levels=16)
         figure.colorbar(picture, ax=axes, label="log10(mean squared error)")
-        axes.contour(w_x, w_rec, cost, levels=8, colors="k", linewidths=0.4, alpha=0.5)
         axes.plot(*path.T, "w.-", markersize=3, linewidth=0.8, label="Rprop")
         axes.plot(*path[-1], "r*", markersize=9, label="end")
         axes.set(xlim=w_x[[0, -1]], ylim=w_rec[[0, -1]], xlabel="w_x", ylabel="w_rec")

@@ -126,7 +126,7 @@ def main(options: Options) -> Result:
         left.set_xticks(lengths, map(str, lengths))
         left.set(xlabel="steps from symbol to answer", ylabel="share recalled", ylim=(0, 1.05))
         left.set_title("after the same training")
-        right.set(xlabel="time step t", ylabel="norm of d loss / d state(t)")
+        right.set(xlabel="time step t", ylabel="norm of d loss / d state(t)", ylim=(1e-36, 1))
         right.set_title("gradient through time, before training")
         for axes in (left, right):
             axes.legend()

@@ -32,7 +32,7 @@ def main(options: Options) -> Result:
     """Train the unit and compare its eight predictions."""
     rng = np.random.default_rng(options.seed)
     x, target = SYMBOLS[:-1].reshape(8, 1, 1), SYMBOLS[1:].reshape(8, 1, 1)  # (T, B, I)
-    weights = {
+    weights: dict[str, Any] = {
         "w_ih": rng.uniform(-0.5, 0.5, (1, 1)),
         "w_hh": rng.uniform(-0.5, 0.5, (1, 1)),
         "b_ih": rng.uniform(-0.5, 0.5, 1),

@@ -125,7 +125,8 @@ def main(options: Options) -> Result:
 
     exact, lengths = model.exact(test), np.array([len(digits) for digits in test])
     by_length = {n: float(np.mean(exact[lengths == n])) for n in range(1, LONGEST + 1)}
-    for source, answer in zip(test[:4], model(test[:4]), strict=True):
+    shown = sorted(test, key=len)[-4:]
+    for source, answer in zip(shown, model(shown), strict=True):
         print(f"  {''.join(map(str, source)):>{LONGEST}} -> {''.join(map(str, answer))}")
     print("  exact by length:", ", ".join(f"{n}: {share:.3f}" for n, share in by_length.items()))
 

@@ -16,9 +16,9 @@ from ._array import Array, check_float, check_ids, check_last, check_like, check
 
 
 class ModuleGrads(NamedTuple):
-    """Gradients of a module: of its input (`None` for ids) and of its parameters."""
+    """Gradients of a module: of its input, an array (`None` for ids), and of its parameters."""
 
-    input: Array | None
+    input: Any
     params: dict[str, Array]
 
 
