@@ -15,6 +15,20 @@ static const layout_t layout[RNNFAST_CELLS] = {
 };
 static const int gate_n[1] = {2};
 
+/* Columns k0 .. k0 + L of `rows` rows, K long and apart, to vectors `apart` apart; zeros beyond Kp. */
+static void pack_square(REAL *to, ptrdiff_t apart, const REAL *from, ptrdiff_t rows, ptrdiff_t K,
+                        ptrdiff_t k0, ptrdiff_t Kp) {
+  const ptrdiff_t left = K - k0 < 0 ? 0 : K - k0;
+  V a[L];
+  UNROLL for (int l = 0; l < L; l++) {
+    const REAL *row = from + l * K + k0;
+    a[l] = l >= rows ? splat(0) : left >= L ? load(row) : load_n(row, left);
+  }
+  transpose(a);
+  UNROLL for (int l = 0; l < L; l++)
+    if (k0 + l < Kp) store(to + (k0 + l) * apart, a[l]);
+}
+
 /* Vectors along the rows of w (n x K), k the columns: a transpose, with zeros up to Kp columns.
  * `gates` NULL: plain rows. */
 static REAL *pack_t(REAL *to, const REAL *w, ptrdiff_t n, ptrdiff_t K, ptrdiff_t Kp, int width,
@@ -25,9 +39,7 @@ static REAL *pack_t(REAL *to, const REAL *w, ptrdiff_t n, ptrdiff_t K, ptrdiff_t
     for (ptrdiff_t v = 0; v < nv; v++) {
       const ptrdiff_t unit = gates ? q0 / width * L : (q0 + v) * L;
       const REAL *from = w + ((gates ? gates[v] * n : 0) + unit) * K;
-      for (ptrdiff_t l = 0; l < L; l++)
-        for (ptrdiff_t k = 0; k < Kp; k++)
-          to[(k * nv + v) * L + l] = unit + l < n && k < K ? from[l * K + k] : 0;
+      for (ptrdiff_t k = 0; k < Kp; k += L) pack_square(to + v * L, nv * L, from, n - unit, K, k, Kp);
     }
     to += Kp * nv * L;
   }
@@ -39,12 +51,13 @@ static REAL *pack_t(REAL *to, const REAL *w, ptrdiff_t n, ptrdiff_t K, ptrdiff_t
 static REAL *pack_rows(REAL *to, const REAL *w, ptrdiff_t H, ptrdiff_t n, ptrdiff_t K, int slots,
                        const int *gates) {
   for (ptrdiff_t j0 = 0; j0 < n; j0 += 4 * L) {
-    const ptrdiff_t wide = panels_of(n - j0) < 4 ? panels_of(n - j0) * L : 4 * L;
-    const ptrdiff_t valid = n - j0 < wide ? n - j0 : wide;
-    for (ptrdiff_t k = 0; k < K; k++, to += wide) {
-      const ptrdiff_t unit = k / (slots * L) * L + k % L, gate = gates[k / L % slots];
-      for (ptrdiff_t j = 0; j < wide; j++)
-        to[j] = unit < H && j < valid ? w[(gate * H + unit) * n + j0 + j] : 0;
+    const ptrdiff_t end = n < j0 + 4 * L ? n : j0 + 4 * L;
+    for (ptrdiff_t k0 = 0; k0 < K; k0 += L) {
+      const ptrdiff_t unit = k0 / (slots * L) * L, gate = gates[k0 / L % slots];
+      const REAL *from = w + (gate * H + unit) * n;
+      for (ptrdiff_t k = k0; k < K && k < k0 + L; k++, from += n)
+        for (ptrdiff_t j = j0; j < end; j += L, to += L)
+          store(to, unit + k - k0 >= H ? splat(0) : end - j < L ? load_n(from + j, end - j) : load(from + j));
     }
   }
   return to;
@@ -52,11 +65,12 @@ static REAL *pack_rows(REAL *to, const REAL *w, ptrdiff_t H, ptrdiff_t n, ptrdif
 
 /* The biases of one gate, summed, in slot `slot` of every panel. */
 static void pack_bias_row(REAL *to, ptrdiff_t H, int slots, int slot, const REAL *b1, const REAL *b2) {
-  for (ptrdiff_t u = 0; u < panels_of(H) * L; u++) {
-    REAL sum = 0;
-    if (u < H && b1) sum += b1[u];
-    if (u < H && b2) sum += b2[u];
-    to[(u / L * slots + slot) * L + u % L] = sum;
+  for (ptrdiff_t u = 0; u < H; u += L) {
+    const ptrdiff_t n = H - u < L ? H - u : L;
+    V sum = splat(0);
+    if (b1) sum += n < L ? load_n(b1 + u, n) : load(b1 + u);
+    if (b2) sum += n < L ? load_n(b2 + u, n) : load(b2 + u);
+    store(to + u * slots + slot * L, sum);
   }
 }
 

@@ -3,6 +3,7 @@
 #undef REAL
 #undef INT
 #undef SUFFIX
+#undef LANES
 #undef MANTISSA
 #undef ROUND
 #undef LN2_HI
@@ -23,6 +24,7 @@
 #define REAL float
 #define INT int32_t
 #define SUFFIX f32
+#define LANES (VBYTES / 4)
 #ifdef FMA_f32
 #define FMA FMA_f32
 #endif
@@ -51,6 +53,7 @@
 #define REAL double
 #define INT int64_t
 #define SUFFIX f64
+#define LANES (VBYTES / 8)
 #ifdef FMA_f64
 #define FMA FMA_f64
 #endif

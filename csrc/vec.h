@@ -69,3 +69,34 @@ INLINE V keep_n(V v, ptrdiff_t n) {
   for (int l = 0; l < L; l++) lane[l] = l;
   return (V)((VI)v & (lane < (INT)n - (VI){0}));
 }
+
+/* Lanes of a and b in turn, from their lower and upper halves. */
+#if LANES == 16
+#define LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#elif LANES == 8
+#define LOW 0, 8, 1, 9, 2, 10, 3, 11
+#define HIGH 4, 12, 5, 13, 6, 14, 7, 15
+#elif LANES == 4
+#define LOW 0, 4, 1, 5
+#define HIGH 2, 6, 3, 7
+#else
+#define LOW 0, 2
+#define HIGH 1, 3
+#endif
+INLINE V zip_low(V a, V b) { return __builtin_shufflevector(a, b, LOW); }
+INLINE V zip_high(V a, V b) { return __builtin_shufflevector(a, b, HIGH); }
+#undef LOW
+#undef HIGH
+
+/* The L x L transpose: log2(L) perfect shuffles of its rows. */
+INLINE void transpose(V *a) {
+  UNROLL for (int stage = 1; stage < L; stage *= 2) {
+    V b[L];
+    UNROLL for (int i = 0; i < L / 2; i++) {
+      b[2 * i] = zip_low(a[i], a[i + L / 2]);
+      b[2 * i + 1] = zip_high(a[i], a[i + L / 2]);
+    }
+    UNROLL for (int i = 0; i < L; i++) a[i] = b[i];
+  }
+}

@@ -115,10 +115,11 @@ static void bias_grads(const rnnfast_packed *w, const void *bias, void *db_ih, v
   const layout_t *lay = &layout[w->cell];
   for (int s = 0; s < lay->x_slots; s++) {
     const int own = w->cell == RNNFAST_GRU && s == 0 ? 3 : s;
-    for (ptrdiff_t u = 0; u < w->H; u++) {
-      const REAL *panel = (const REAL *)bias + u / L * lay->slots * L + u % L;
-      if (db_ih) ((REAL *)db_ih)[lay->x_gate[s] * w->H + u] = panel[s * L];
-      if (db_hh) ((REAL *)db_hh)[lay->x_gate[s] * w->H + u] = panel[own * L];
+    for (ptrdiff_t u = 0; u < w->H; u += L) {
+      const REAL *panel = (const REAL *)bias + u * lay->slots;
+      const ptrdiff_t at = lay->x_gate[s] * w->H + u, n = w->H - u < L ? w->H - u : L;
+      if (db_ih) store_n((REAL *)db_ih + at, load(panel + s * L), n);
+      if (db_hh) store_n((REAL *)db_hh + at, load(panel + own * L), n);
     }
   }
 }

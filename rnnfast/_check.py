@@ -85,7 +85,7 @@ def lengths(value: Any, T: int, B: int) -> NDArray[np.intp]:
 def mask(name: str, value: Any, dims: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """Check a bool array, such as `resets` of shape (T, B)."""
     if _kind(name, value).dtype != np.bool_:
-        raise TypeError(f"{name} has dtype {value.dtype}, expected bool")
+        raise TypeError(f"{name} has dtype {value.dtype}, expected dtype bool")
     if value.shape != shape:
         raise ValueError(f"{name} has shape {value.shape}, expected {dims} = {_text(shape)}")
     checked: NDArray[np.bool_] = np.array(value, subok=False)  # a tape keeps it

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rnnfast import GRU, LSTM, RNN
+from rnnfast import GRU, LSTM, RNN, num_threads
 from rnnfast.training import (
     Embedding,
     Linear,
@@ -66,6 +66,49 @@ def test_linear_and_embedding() -> None:
     assert errors["weight"] < 1e-8
 
 
+@pytest.mark.parametrize("outputs", [511, 512, 513, 1300])
+@pytest.mark.parametrize("bias", [True, False])
+def test_wide_linear(outputs: int, bias: bool) -> None:
+    """Wider than one block of outputs: the same products as NumPy's."""
+    linear = Linear(3, outputs, bias=bias, **DOUBLE)
+    x, dy = normal(4, 2, 3), normal(4, 2, outputs, seed=1)
+    weight, rows = linear.params["weight"], dy.reshape(8, -1)
+    y, tape = linear.forward(x)
+    np.testing.assert_allclose(
+        y, x @ weight.T + linear.params.get("bias", 0), rtol=1e-12, atol=1e-14
+    )
+    grads = linear.backward(tape, dy)
+    np.testing.assert_allclose(grads.input, dy @ weight, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(grads.params["weight"], rows.T @ x.reshape(8, 3), atol=1e-13)
+    assert ("bias" in grads.params) == bias
+    if bias:
+        np.testing.assert_allclose(grads.params["bias"], rows.sum(axis=0), atol=1e-13)
+
+
+def test_linear_has_the_same_bits_for_any_number_of_threads() -> None:
+    linear = Linear(70, 90, rng=0)
+    x = normal(300, 70).astype(np.float32)
+    results = []
+    for threads in (1, 2, 5):
+        with num_threads(threads):
+            y, tape = linear.forward(x)
+            grads = linear.backward(tape, y)
+        results.append([y, grads.input, *grads.params.values()])
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_linear_of_no_rows() -> None:
+    linear = Linear(3, 4, rng=0)
+    y, tape = linear.forward(np.zeros((0, 2, 3), np.float32))
+    assert y.shape == (0, 2, 4)
+    grads = linear.backward(tape, y)
+    assert grads.input.shape == (0, 2, 3)
+    assert not grads.params["weight"].any()
+    assert not grads.params["bias"].any()
+
+
 def test_embedding_of_no_ids() -> None:
     embedding = Embedding(6, 4, rng=0)
     y, tape = embedding.forward(np.zeros((0, 2), np.int64))
@@ -87,7 +130,7 @@ def test_accumulate_adds(module: Any) -> None:
     x = normal(3, 4).astype(np.float32) if isinstance(module, Linear) else x
     y, tape = module.forward(x)
     dy = normal(*y.shape).astype(np.float32)
-    once = module.backward(tape, dy).params
+    once = module.backward(module.forward(x)[1], dy).params
     total = {name: np.ones_like(p) for name, p in module.params.items()}
     arrays = dict(total)
     assert module.backward(tape, dy, accumulate=total).params is total

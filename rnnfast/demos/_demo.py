@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from rnnfast import num_threads
 from rnnfast.training import History, fit, new_figure
 
 
@@ -69,13 +68,6 @@ def parse(name: str, description: str, argv: Sequence[str], demo: Demo | None) -
     add("--json", type=output, metavar="PATH", help="write the figures there")
     add("--plot", type=output, metavar="PATH", help="draw the result there (needs matplotlib)")
     add("--quick", action="store_true", help="a few seconds, short of the goals")
-    add(
-        "--threads",
-        type=int,
-        default=1,
-        metavar="N",
-        help="threads of rnnfast (1; more only pay with those of NumPy's BLAS set to 1)",
-    )
     for option, keywords in (demo.options if demo else {}).items():
         add(option, **keywords)
     options = parser.parse_args(argv)
@@ -105,8 +97,7 @@ def report(
     started = time.perf_counter()
     for option, keywords in demo.options.items():  # those of one demonstration in a run of all
         vars(options).setdefault(option.lstrip("-").replace("-", "_"), keywords.get("default"))
-    with num_threads(options.threads):
-        result = demo.main(options)
+    result = demo.main(options)
     seconds = time.perf_counter() - started
 
     width = max(len(figure.name) for figure in result.figures)

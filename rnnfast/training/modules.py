@@ -12,7 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
+from ..functional import rnn_backward, rnn_forward
 from ._array import Array, check_float, check_ids, check_last, check_like, check_shape
+
+
+BLOCK = 512  # outputs of a Linear per call of a kernel
 
 
 class ModuleGrads(NamedTuple):
@@ -20,6 +24,13 @@ class ModuleGrads(NamedTuple):
 
     input: Any
     params: dict[str, Array]
+
+
+class LinearTape(NamedTuple):
+    """What `Linear.forward` leaves for one `backward`: the shape of x, and a tape per block."""
+
+    shape: tuple[int, ...]
+    parts: list[Any]
 
 
 class Linear:
@@ -40,6 +51,12 @@ class Linear:
     ----------
     params : dict
         `weight (O, I)` and `bias (O)`, the live arrays.
+
+    Notes
+    -----
+    Computed by the package's own kernels, as one step of an RNN that starts from zero and has no
+    activation. So the bits do not depend on the number of threads, and no threads of a BLAS
+    wait for a core while those of the recurrent layers still hold it.
     """
 
     def __init__(
@@ -62,9 +79,9 @@ class Linear:
 
     def __call__(self, x: Array) -> Array:
         """`y (..., O)` for `x (..., I)`."""
-        return self.forward(x)[0]
+        return self._run(x, need_tape=False)[0]
 
-    def forward(self, x: Array) -> tuple[Array, Array]:
+    def forward(self, x: Array) -> tuple[Array, LinearTape]:
         """Output and tape.
 
         Parameters
@@ -76,16 +93,32 @@ class Linear:
         -------
         y : ndarray (..., O)
         tape : opaque
+            For one call of `backward`.
         """
-        check_last("x", check_float("x", x, like=self.params["weight"]), self.input_size, "I")
-        # One product over all rows: NumPy would run a stack of small ones for (T, B, I).
-        y = x.reshape(-1, self.input_size) @ self.params["weight"].T
-        if "bias" in self.params:
-            y += self.params["bias"]
-        return y.reshape(*x.shape[:-1], self.output_size), x
+        return self._run(x, need_tape=True)
+
+    def _run(self, x: Array, need_tape: bool) -> tuple[Array, LinearTape]:
+        weight, bias = self.params["weight"], self.params.get("bias")
+        check_last("x", check_float("x", x, like=weight), self.input_size, "I")
+        rows = x.reshape(1, -1, self.input_size)
+        y = np.empty((rows.shape[1], self.output_size), weight.dtype)
+        tape = LinearTape(x.shape, [])
+        for block in self._blocks():
+            w, b = weight[block], None if bias is None else bias[block]
+            no_recurrence = np.zeros((len(w), len(w)), w.dtype)
+            y[:, block], _, part = rnn_forward(
+                rows, None, w, no_recurrence, b, nonlinearity="identity", need_tape=need_tape
+            )
+            tape.parts.append(part)
+        return y.reshape(*x.shape[:-1], self.output_size), tape
+
+    def _blocks(self) -> list[slice]:
+        """The outputs in blocks, so that the square of zeros stays small."""
+        starts = range(0, self.output_size, BLOCK)
+        return [slice(start, min(start + BLOCK, self.output_size)) for start in starts]
 
     def backward(
-        self, tape: Array, dy: Array, *, accumulate: dict[str, Array] | None = None
+        self, tape: LinearTape, dy: Array, *, accumulate: dict[str, Array] | None = None
     ) -> ModuleGrads:
         """Gradients `dx = dy weight`, `dweight = dy^T x`, `dbias = sum(dy)`.
 
@@ -101,15 +134,16 @@ class Linear:
         -------
         grads : ModuleGrads
         """
-        x = tape
         check_float("dy", dy, like=self.params["weight"])
-        check_shape("dy", dy, (*x.shape[:-1], self.output_size))
-        dy_rows, x_rows = dy.reshape(-1, self.output_size), x.reshape(-1, self.input_size)
-        dx = (dy_rows @ self.params["weight"]).reshape(x.shape)
-        params = {"weight": dy_rows.T @ x_rows}
+        check_shape("dy", dy, (*tape.shape[:-1], self.output_size))
+        rows = dy.reshape(1, -1, self.output_size)
+        blocks = zip(tape.parts, self._blocks(), strict=True)
+        parts = [rnn_backward(part, rows[:, :, block]) for part, block in blocks]
+        dx = sum((part.x for part in parts[1:]), start=parts[0].x)
+        params = {"weight": np.concatenate([part.w_ih for part in parts])}
         if "bias" in self.params:
-            params["bias"] = dy_rows.sum(axis=0)
-        return ModuleGrads(dx, _added(params, accumulate))
+            params["bias"] = np.concatenate([part.b_ih for part in parts])
+        return ModuleGrads(dx.reshape(tape.shape), _added(params, accumulate))
 
 
 class Embedding:
