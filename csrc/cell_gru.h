@@ -13,34 +13,31 @@ INLINE void gru_dgates(V n, V z, V h, V dh, V *dn, V *dz) {
   *dz = dh * (h - n) * (z - z * z);
 }
 
-/* The units of panel p for rows r .. r + mr, from  a_n a_r a_z (u_n h' + b_hn). */
-INLINE void gru_rows(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p, ptrdiff_t r, int n,
-                     const REAL *a) {
-  const ptrdiff_t valid = w->H - p * L;
+/* The n unit vectors from `at` on, one below the other in a batch or side by side in a row, from
+ * a_n a_r a_z (u_n h' + b_hn). */
+INLINE void gru_units(const rnnfast_packed *w, const rnnfast_step *s, place_t at, int n, const REAL *a) {
   V rz[8], nt[4];
   EACH rz[2 * i] = load(a + (4 * i + 1) * L), rz[2 * i + 1] = load(a + (4 * i + 2) * L);
   activate(2 * n, 0, rz);
   EACH nt[i] = fma_(rz[2 * i], load(a + (4 * i + 3) * L), load(a + 4 * i * L));
   activate(n, ~0u, nt);
   EACH {
-    const ptrdiff_t row = r + i;
-    const V h = gru_state(nt[i], rz[2 * i + 1], load((const REAL *)s->h + row * s->ldh + p * L));
-    REAL *g = (REAL *)s->gates + row * s->ldgates + p * 4 * L;
-    REAL *y = (REAL *)s->y + row * s->ldy + p * L;
+    const ptrdiff_t row = at.row + i * at.down, u = (at.panel + i * !at.down) * L;
+    const V h = gru_state(nt[i], rz[2 * i + 1], load((const REAL *)s->h + row * s->ldh + u));
+    REAL *g = (REAL *)s->gates + row * s->ldgates + 4 * u;
     if (s->gates) {
       store(g, nt[i]), store(g + L, rz[2 * i]), store(g + 2 * L, rz[2 * i + 1]);
       store(g + 3 * L, load(a + (4 * i + 3) * L));
     }
-    store((REAL *)s->h_next + row * s->ldh_next + p * L, h);
-    if (valid >= L) store(y, h);
-    else store_n(y, h, valid);
+    store((REAL *)s->h_next + row * s->ldh_next + u, h);
+    store_up_to((REAL *)s->y + row * s->ldy + u, h, w->H - u);
   }
 }
 
-static void gru_finish(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p, ptrdiff_t r, int mr,
+static void gru_finish(const rnnfast_packed *w, const rnnfast_step *s, place_t at, int count,
                        const REAL *a) {
-#define GRU_ROWS(m, n) gru_rows(w, s, p, r + (m), n, a + (m) * 4 * L)
-  FOR_GROUPS(mr, GRU_ROWS);
+#define GRU_UNITS(m, n) gru_units(w, s, further(at, m), n, a + (m) * 4 * L)
+  FOR_GROUPS(count, GRU_UNITS);
 }
 
 INLINE void gru_tile(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p, ptrdiff_t tile,
@@ -61,12 +58,29 @@ INLINE void gru_tile(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p
   madd(mr, 3, acc + 1, (const REAL *)s->h + r * s->ldh, s->ldh, 1, w->P, (const REAL *)w->h + p * nh,
        ahead_of(w->h, p, panels, nh, tile));
   spill(a, acc, mr);
-  gru_finish(w, s, p, r, mr, a);
+  gru_finish(w, s, (place_t){r, p, 1}, mr, a);
+}
+
+/* A single row, np panels. */
+INLINE void gru_row(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p, int np) {
+  V acc[4 * 2];
+  REAL a[4 * 2 * L] __attribute__((aligned(VBYTES)));
+  const REAL *bias = (const REAL *)w->bias + p * 4 * L;
+  const REAL *start = s->init ? (const REAL *)s->init + p * 4 * L : bias;
+  const ptrdiff_t nx = 3 * L * w->I, nh = 3 * L * w->P;
+  UNROLL for (int v = 0; v < 4 * np; v++) acc[v] = load((v % 4 == 3 ? bias : start) + v * L);
+  if (!s->init) madd_row(np, 3, acc, s->x, w->I, (const REAL *)w->x + p * nx, nx);
+  madd_row(np, 3, acc + 1, s->h, w->P, (const REAL *)w->h + p * nh, nh);
+  spill(a, acc, np);
+  gru_finish(w, s, (place_t){0, p, 0}, np, a);
 }
 
 static void gru_step(const rnnfast_packed *w, const rnnfast_step *s) {
   reset_rows(s->rows, s->reset, s->h, s->ldh, w->P);
-  for (ptrdiff_t p = 0; p < panels_of(w->H); p++) { FOR_TILES(s->rows, gru_tile, w, s, p) }
+#define GRU_ROW(p, np) gru_row(w, s, p, np)
+  if (s->rows == 1) FOR_PAIRS(panels_of(w->H), GRU_ROW);
+  else
+    for (ptrdiff_t p = 0; p < panels_of(w->H); p++) FOR_TILES(s->rows, gru_tile, w, s, p)
 }
 
 static void gru_dstep(const rnnfast_packed *w, const rnnfast_dstep *s) {
@@ -114,7 +128,7 @@ INLINE void gru_before_tile(const rnnfast_packed *w, const rnnfast_step *s, ptrd
 static void gru_before_step(const rnnfast_packed *w, const rnnfast_step *s) {
   REAL *gates = s->gates;
   reset_rows(s->rows, s->reset, s->h, s->ldh, w->P);
-  for (ptrdiff_t p = 0; p < panels_of(w->H); p++) { FOR_TILES(s->rows, gru_before_tile, w, s, p) }
+  for (ptrdiff_t p = 0; p < panels_of(w->H); p++) FOR_TILES(s->rows, gru_before_tile, w, s, p)
   gemm(&(rnnfast_gemm){
       .rows = s->rows, .n = panels_of(w->H) * L, .width = 4,
       .a = gates + 3 * L, .lda = s->ldgates, .run = L, .runs = panels_of(w->H), .stride = 4 * L,
@@ -127,8 +141,7 @@ static void gru_before_step(const rnnfast_packed *w, const rnnfast_step *s) {
       const V out = gru_state(n, load(g + 2 * L), load((const REAL *)s->h + r * s->ldh + u));
       store(g, n);
       store((REAL *)s->h_next + r * s->ldh_next + u, out);
-      if (w->H - u >= L) store(y, out);
-      else store_n(y, out, w->H - u);
+      store_up_to(y, out, w->H - u);
     }
 }
 

@@ -20,50 +20,51 @@ INLINE void lstm_dpoint(V *gate, V c_prev, V c, V dh, V *dc, V *h) {
   *h = o * t;
 }
 
-/* Panel p of n rows: pre-activations a become gates, c the new cells. */
-INLINE void lstm_gates(const rnnfast_step *s, ptrdiff_t p, ptrdiff_t r, int n, REAL *a, REAL *c) {
+/* The n units vectors from `at` on, one below the other in a batch or side by side in a row:
+ * pre-activations a become gates, c the new cells. */
+INLINE void lstm_gates(const rnnfast_step *s, place_t at, int n, REAL *a, REAL *c) {
   V gate[8], cell[2];
   UNROLL for (int v = 0; v < 4 * n; v++) gate[v] = load(a + v * L);
   EACH {
-    const int fresh = s->reset && s->reset[r + i];
-    cell[i] = fresh ? splat(0) : load((const REAL *)s->c + (r + i) * s->ldc + p * L);
+    const ptrdiff_t row = at.row + i * at.down, u = (at.panel + i * !at.down) * L;
+    const int fresh = s->reset && s->reset[row];
+    cell[i] = fresh ? splat(0) : load((const REAL *)s->c + row * s->ldc + u);
   }
   lstm_point(n, gate, cell);
-  EACH store(c + i * L, cell[i]), store(a + (4 * i + 3) * L, gate[4 * i + 3]);
-  EACH store((REAL *)s->c_next + (r + i) * s->ldc + p * L, cell[i]);
-  if (s->gates)
-    UNROLL for (int v = 0; v < 4 * n; v++)
-      store((REAL *)s->gates + (r + v / 4) * s->ldgates + (p * 4 + v % 4) * L, gate[v]);
+  EACH {
+    const ptrdiff_t row = at.row + i * at.down, u = (at.panel + i * !at.down) * L;
+    store(c + i * L, cell[i]), store(a + (4 * i + 3) * L, gate[4 * i + 3]);
+    store((REAL *)s->c_next + row * s->ldc + u, cell[i]);
+    if (s->gates)
+      UNROLL for (int v = 0; v < 4; v++)
+        store((REAL *)s->gates + row * s->ldgates + 4 * u + v * L, gate[4 * i + v]);
+  }
 }
 
-/* h = o tanh(c) of n rows; o stands in slot 3 of a. */
-INLINE void lstm_output(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p, ptrdiff_t r, int n,
-                        const REAL *a, const REAL *c) {
-  const ptrdiff_t valid = w->P - p * L;
+/* h = o tanh(c) of n of them; o stands in slot 3 of a. */
+INLINE void lstm_output(const rnnfast_packed *w, const rnnfast_step *s, place_t at, int n, const REAL *a,
+                        const REAL *c) {
   V h[4];
   EACH h[i] = load(c + i * L);
   activate(n, ~0u, h);
-  EACH h[i] = load(a + (4 * i + 3) * L) * h[i];
   EACH {
-    REAL *y = (REAL *)s->y + (r + i) * s->ldy + p * L;
+    const ptrdiff_t row = at.row + i * at.down, u = (at.panel + i * !at.down) * L;
+    h[i] = load(a + (4 * i + 3) * L) * h[i];
     if (w->r) {
-      store((REAL *)s->work + (r + i) * s->ldwork + p * L, h[i]);
-      continue;
+      store((REAL *)s->work + row * s->ldwork + u, h[i]);
+    } else {
+      store((REAL *)s->h_next + row * s->ldh_next + u, h[i]);
+      store_up_to((REAL *)s->y + row * s->ldy + u, h[i], w->P - u);
     }
-    store((REAL *)s->h_next + (r + i) * s->ldh_next + p * L, h[i]);
-    if (valid >= L) store(y, h[i]);
-    else store_n(y, h[i], valid);
   }
 }
 
-static void lstm_finish(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p, ptrdiff_t r, int mr,
-                        REAL *a) {
+static void lstm_finish(const rnnfast_packed *w, const rnnfast_step *s, place_t at, int count, REAL *a) {
   REAL c[MR * L] __attribute__((aligned(VBYTES)));
-  int m = 0;
-  for (; m + 2 <= mr; m += 2) lstm_gates(s, p, r + m, 2, a + m * 4 * L, c + m * L);
-  if (m < mr) lstm_gates(s, p, r + m, 1, a + m * 4 * L, c + m * L);
-#define LSTM_OUTPUT(m, n) lstm_output(w, s, p, r + (m), n, a + (m) * 4 * L, c + (m) * L)
-  FOR_GROUPS(mr, LSTM_OUTPUT);
+#define LSTM_GATES(m, n) lstm_gates(s, further(at, m), n, a + (m) * 4 * L, c + (m) * L)
+#define LSTM_OUTPUT(m, n) lstm_output(w, s, further(at, m), n, a + (m) * 4 * L, c + (m) * L)
+  FOR_PAIRS(count, LSTM_GATES);
+  FOR_GROUPS(count, LSTM_OUTPUT);
 }
 
 INLINE void lstm_tile(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p, ptrdiff_t tile,
@@ -81,12 +82,28 @@ INLINE void lstm_tile(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t 
   madd(mr, 4, acc, (const REAL *)s->h + r * s->ldh, s->ldh, 1, w->P, (const REAL *)w->h + p * nh,
        ahead_of(w->h, p, panels, nh, tile));
   spill(a, acc, mr);
-  lstm_finish(w, s, p, r, mr, a);
+  lstm_finish(w, s, (place_t){r, p, 1}, mr, a);
+}
+
+/* A single row, np panels. */
+INLINE void lstm_row(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p, int np) {
+  V acc[4 * 2];
+  REAL a[4 * 2 * L] __attribute__((aligned(VBYTES)));
+  const REAL *start = (const REAL *)(s->init ? s->init : w->bias) + p * 4 * L;
+  const ptrdiff_t nx = 4 * L * w->I, nh = 4 * L * w->P;
+  UNROLL for (int v = 0; v < 4 * np; v++) acc[v] = load(start + v * L);
+  if (!s->init) madd_row(np, 4, acc, s->x, w->I, (const REAL *)w->x + p * nx, nx);
+  madd_row(np, 4, acc, s->h, w->P, (const REAL *)w->h + p * nh, nh);
+  spill(a, acc, np);
+  lstm_finish(w, s, (place_t){0, p, 0}, np, a);
 }
 
 static void lstm_step(const rnnfast_packed *w, const rnnfast_step *s) {
   reset_rows(s->rows, s->reset, s->h, s->ldh, w->P);
-  for (ptrdiff_t p = 0; p < panels_of(w->H); p++) { FOR_TILES(s->rows, lstm_tile, w, s, p) }
+#define LSTM_ROW(p, np) lstm_row(w, s, p, np)
+  if (s->rows == 1) FOR_PAIRS(panels_of(w->H), LSTM_ROW);
+  else
+    for (ptrdiff_t p = 0; p < panels_of(w->H); p++) FOR_TILES(s->rows, lstm_tile, w, s, p)
   if (!w->r) return;
   gemm(&(rnnfast_gemm){
       .rows = s->rows, .n = w->P, .width = 4, .a = s->work, .lda = s->ldwork, .run = w->H, .runs = 1,

@@ -24,8 +24,7 @@ static void rnn_finish(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t
       const ptrdiff_t at = u + v * L;
       store(h + at, a[v]);
       if (s->gates) store(g + at, a[v]);
-      if (w->H - at >= L) store(y + at, a[v]);
-      else store_n(y + at, a[v], w->H - at);
+      store_up_to(y + at, a[v], w->H - at);
     }
   }
 }

@@ -22,7 +22,7 @@ static void pack_square(REAL *to, ptrdiff_t apart, const REAL *from, ptrdiff_t r
   V a[L];
   UNROLL for (int l = 0; l < L; l++) {
     const REAL *row = from + l * K + k0;
-    a[l] = l >= rows ? splat(0) : left >= L ? load(row) : load_n(row, left);
+    a[l] = l >= rows ? splat(0) : load_up_to(row, left);
   }
   transpose(a);
   UNROLL for (int l = 0; l < L; l++)
@@ -57,7 +57,7 @@ static REAL *pack_rows(REAL *to, const REAL *w, ptrdiff_t H, ptrdiff_t n, ptrdif
       const REAL *from = w + (gate * H + unit) * n;
       for (ptrdiff_t k = k0; k < K && k < k0 + L; k++, from += n)
         for (ptrdiff_t j = j0; j < end; j += L, to += L)
-          store(to, unit + k - k0 >= H ? splat(0) : end - j < L ? load_n(from + j, end - j) : load(from + j));
+          store(to, unit + k - k0 < H ? load_up_to(from + j, end - j) : splat(0));
     }
   }
   return to;
@@ -66,10 +66,9 @@ static REAL *pack_rows(REAL *to, const REAL *w, ptrdiff_t H, ptrdiff_t n, ptrdif
 /* The biases of one gate, summed, in slot `slot` of every panel. */
 static void pack_bias_row(REAL *to, ptrdiff_t H, int slots, int slot, const REAL *b1, const REAL *b2) {
   for (ptrdiff_t u = 0; u < H; u += L) {
-    const ptrdiff_t n = H - u < L ? H - u : L;
     V sum = splat(0);
-    if (b1) sum += n < L ? load_n(b1 + u, n) : load(b1 + u);
-    if (b2) sum += n < L ? load_n(b2 + u, n) : load(b2 + u);
+    if (b1) sum += load_up_to(b1 + u, H - u);
+    if (b2) sum += load_up_to(b2 + u, H - u);
     store(to + u * slots + slot * L, sum);
   }
 }

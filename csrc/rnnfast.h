@@ -93,7 +93,8 @@ typedef struct {
 typedef struct {
   const void *b;
   ptrdiff_t ldb, n, vec;             /* b's row: n reals, every L of them `vec` apart (L: contiguous) */
-  void *c;                           /* row-major, n reals a row, overwritten */
+  void *c;                           /* rows of n reals, ldc apart; overwritten */
+  ptrdiff_t ldc;
   int first, slots;                  /* which slots of dz take part */
   int gate[4];                       /* the row block of C that each of these belongs to */
 } rnnfast_term;

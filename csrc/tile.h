@@ -28,6 +28,17 @@ INLINE void madd(int mr, int nv, V *acc, const REAL *a, ptrdiff_t rs, ptrdiff_t 
   }
 }
 
+/* One row, `np` panels `bs` apart: acc[4 j + v] += a[k] * b[j][k][v]. One panel alone would wait for the
+ * latency of its 4 accumulators. */
+INLINE void madd_row(int np, int nv, V *acc, const REAL *a, ptrdiff_t K, const REAL *b, ptrdiff_t bs) {
+  UNROLL_4 for (ptrdiff_t k = 0; k < K; k++, b += nv * L) {
+    const V s = splat(a[k]);
+    UNROLL for (int j = 0; j < np; j++)
+      UNROLL for (int v = 0; v < nv; v++)
+        acc[4 * j + v] = fma_(s, load(b + j * bs + v * L), acc[4 * j + v]);
+  }
+}
+
 /* For tile i on panel p of `panels`, each of `size` reals from b on; later tiles fetch what is there. */
 INLINE const REAL *ahead_of(const void *b, ptrdiff_t p, ptrdiff_t panels, ptrdiff_t size, ptrdiff_t i) {
   const ptrdiff_t next = p + 1 < panels ? p + 1 : 0;
@@ -38,6 +49,13 @@ INLINE const REAL *ahead_of(const void *b, ptrdiff_t p, ptrdiff_t panels, ptrdif
  * the activations need the registers. */
 INLINE void spill(REAL *to, const V *acc, int mr) {
   UNROLL for (int i = 0; i < 4 * mr; i++) store(to + i * L, acc[i]);
+}
+
+/* Where the first of some unit vectors stands: row and panel. The next is below it or beside it. */
+typedef struct { ptrdiff_t row, panel; int down; } place_t;
+
+INLINE place_t further(place_t at, ptrdiff_t i) {
+  return (place_t){at.row + i * at.down, at.panel + i * !at.down, at.down};
 }
 
 /* Rows are cut into tiles as even as can be: 7 rows are 4 + 3, not 6 + 1. */
@@ -64,8 +82,7 @@ INLINE void gemm_tile(const rnnfast_gemm *g, ptrdiff_t p, int nv, ptrdiff_t tile
   UNROLL for (int m = 0; m < mr; m++)
     UNROLL for (int v = 0; v < nv; v++) {
       REAL *to = c + m * g->ldc + v * g->c_vec;
-      if (valid >= (v + 1) * L) store(to, acc[4 * m + v]);
-      else store_n(to, acc[4 * m + v], valid - v * L);
+      store_up_to(to, acc[4 * m + v], valid - v * L);
     }
 }
 

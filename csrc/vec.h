@@ -64,6 +64,13 @@ INLINE void store_n(REAL *p, V v, ptrdiff_t n) {
 }
 #endif
 
+/* The lanes that a row of `left` more elements has room for. */
+INLINE void store_up_to(REAL *p, V v, ptrdiff_t left) {
+  if (left >= L) store(p, v);
+  else store_n(p, v, left);
+}
+INLINE V load_up_to(const REAL *p, ptrdiff_t left) { return left >= L ? load(p) : load_n(p, left); }
+
 INLINE V keep_n(V v, ptrdiff_t n) {
   VI lane;
   for (int l = 0; l < L; l++) lane[l] = l;

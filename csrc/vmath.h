@@ -88,7 +88,13 @@ INLINE void act_point(int act, int n, V *a) {
   }
 }
 
-/* F(first, n) over `count` in groups of 4, 2 and 1. */
+/* F(first, n) over `count` in groups of 2 and 1, or of 4, 2 and 1. */
+#define FOR_PAIRS(count, F)                              \
+  do {                                                   \
+    ptrdiff_t i_ = 0, count_ = (count);                  \
+    for (; count_ - i_ >= 2; i_ += 2) { F(i_, 2); }      \
+    if (count_ > i_) { F(i_, 1); }                       \
+  } while (0)
 #define FOR_GROUPS(count, F)                             \
   do {                                                   \
     ptrdiff_t i_ = 0, count_ = (count);                  \

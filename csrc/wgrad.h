@@ -5,8 +5,7 @@
  * and would share a few cache sets: B as [4 vectors][k], dz as [k][slots of one panel]. Work is
  * split by panels of dz, i.e. by rows of C, so the sums do not depend on the number of threads. */
 
-enum { KB = 128 };
-
+enum { KB = 256 };
 
 static size_t wgrad_scratch(const rnnfast_wgrad *g) {
   size_t reals = KB * g->slots * L;
@@ -22,31 +21,30 @@ static REAL *wgrad_pack(REAL *to, const rnnfast_term *t, ptrdiff_t k0, ptrdiff_t
     for (ptrdiff_t k = 0; k < kb; k++)
       for (ptrdiff_t v = q; v < vectors && v < q + 4; v++, to += L) {
         const REAL *from = b + k * t->ldb + v * t->vec;
-        store(to, t->n - v * L >= L ? load(from) : load_n(from, t->n - v * L));
+        store(to, load_up_to(from, t->n - v * L));
       }
   return to;
 }
 
 /* Tile: rows a[.][m] of one slot (its unit `r`) x nv vectors of one panel of b. */
-INLINE void wgrad_tile(const REAL *a, ptrdiff_t lda, const REAL *b, ptrdiff_t kb, REAL *c, ptrdiff_t n,
+INLINE void wgrad_tile(const REAL *a, ptrdiff_t lda, const REAL *b, ptrdiff_t kb, REAL *c, ptrdiff_t ldc,
                        ptrdiff_t valid, int first, int nv, ptrdiff_t tile, ptrdiff_t r, int mr) {
   (void)tile;
   V acc[4 * MR];
   UNROLL for (int m = 0; m < mr; m++)
     UNROLL for (int v = 0; v < nv; v++) {
-      const REAL *from = c + (r + m) * n + v * L;
-      acc[4 * m + v] = first ? splat(0) : valid >= (v + 1) * L ? load(from) : load_n(from, valid - v * L);
+      const REAL *from = c + (r + m) * ldc + v * L;
+      acc[4 * m + v] = first ? splat(0) : load_up_to(from, valid - v * L);
     }
   madd(mr, nv, acc, a + r, 1, lda, kb, b, b); /* b is near already */
   UNROLL for (int m = 0; m < mr; m++)
     UNROLL for (int v = 0; v < nv; v++) {
-      REAL *to = c + (r + m) * n + v * L;
-      if (valid >= (v + 1) * L) store(to, acc[4 * m + v]);
-      else store_n(to, acc[4 * m + v], valid - v * L);
+      REAL *to = c + (r + m) * ldc + v * L;
+      store_up_to(to, acc[4 * m + v], valid - v * L);
     }
 }
 
-#define WGRAD_PANEL(nv) FOR_TILES(units, wgrad_tile, a, lda, b, kb, c, t->n, valid, first, nv)
+#define WGRAD_PANEL(nv) FOR_TILES(units, wgrad_tile, a, lda, b, kb, c, t->ldc, valid, first, nv)
 
 /* One term, one panel of dz, one block of k. */
 static void wgrad_block(const rnnfast_term *t, const REAL *dz, ptrdiff_t lda, const REAL *b, ptrdiff_t kb,
@@ -56,7 +54,7 @@ static void wgrad_block(const rnnfast_term *t, const REAL *dz, ptrdiff_t lda, co
     const ptrdiff_t valid = t->n - j;
     for (int s = 0; s < t->slots; s++) {
       const REAL *a = dz + (t->first + s) * L;
-      REAL *c = (REAL *)t->c + (t->gate[s] * H + p * L) * t->n + j;
+      REAL *c = (REAL *)t->c + (t->gate[s] * H + p * L) * t->ldc + j;
       switch (panels_of(valid)) {
         case 1: WGRAD_PANEL(1); break;
         case 2: WGRAD_PANEL(2); break;
@@ -99,15 +97,16 @@ static void wgrad_plan(const rnnfast_packed *w, ptrdiff_t K, const void *dz, con
   const ptrdiff_t lddz = panels_of(w->H) * lay->slots * L;
   *g = (rnnfast_wgrad){.K = K, .H = w->H, .dz = dz, .lddz = lddz, .slots = lay->slots, .terms = 2,
                        .bias = bias};
-  g->term[0] = (rnnfast_term){.b = x, .ldb = w->I, .n = w->I, .vec = L, .c = dw_ih, .first = 0,
+  g->term[0] = (rnnfast_term){.b = x, .ldb = w->I, .n = w->I, .vec = L, .c = dw_ih, .ldc = w->I, .first = 0,
                               .slots = lay->x_slots};
-  g->term[1] = (rnnfast_term){.b = h, .ldb = ldh, .n = w->P, .vec = L, .c = dw_hh,
+  g->term[1] = (rnnfast_term){.b = h, .ldb = ldh, .n = w->P, .vec = L, .c = dw_hh, .ldc = w->P,
                               .first = lay->h_first, .slots = lay->h_slots};
   memcpy(g->term[0].gate, lay->x_gate, sizeof lay->x_gate);
   memcpy(g->term[1].gate, lay->h_gate, sizeof lay->h_gate);
   if (w->cell == RNNFAST_GRU_RESET_BEFORE) /* u_n multiplies r h', which stands in slot 3 */
     g->term[g->terms++] = (rnnfast_term){.b = (const REAL *)dz + 3 * L, .ldb = lddz, .n = w->H,
-                                         .vec = 4 * L, .c = dw_hh, .first = 0, .slots = 1, .gate = {2}};
+                                         .vec = 4 * L, .c = dw_hh, .ldc = w->H, .first = 0, .slots = 1,
+                                         .gate = {2}};
 }
 
 /* From slots to the public gate order. The GRU's u_n has a bias of its own when it is inside r. */

@@ -51,6 +51,7 @@ cdef extern from "rnnfast.h" nogil:
         const void *b
         Py_ssize_t ldb, n, vec
         void *c
+        Py_ssize_t ldc
         int first, slots
         int gate[4]
 

@@ -56,9 +56,13 @@ ACTIVATIONS = {"tanh": RNNFAST_TANH, "relu": RNNFAST_RELU, "sigmoid": RNNFAST_SI
 
 # A parallel region costs 2 to 5 us to enter and leave: about 1 MFLOP.
 cdef double SERIAL_FLOPS = 1e6
-# Rows of a block: enough to amortise the weights' way from the second cache, few enough that the
-# block's states stay in it.
-cdef Py_ssize_t BLOCK_ROWS = 64
+# Rows of a block: enough to amortise the weights' way from the second cache (or the third, when they
+# are larger than it), few enough that the block's states stay there.
+cdef Py_ssize_t BLOCK_ROWS = 64, BLOCK_ROWS_LARGE = 128
+cdef Py_ssize_t LARGE = 1500000
+# Columns of x and h that one weight gradient reads at a time: half a MiB in blocks of 256 rows.
+cdef enum:
+    COLUMNS = 512
 # Rows of input projected at a time when a block has too few of them to fill tiles step by step.
 cdef Py_ssize_t PROJECT_ROWS = 96
 
@@ -200,11 +204,14 @@ cdef struct Parts:  # layout of a block's scratch, in bytes
     Py_ssize_t h, c, gates, work, init, x, size
 
 
+cdef inline Py_ssize_t weight_bytes(const Run *f) noexcept nogil:
+    return f.k.size * slots_of(f.w.cell) * f.w.H * (f.w.I + f.w.P)
+
+
 cdef inline bint projects_ahead(const Run *f, Py_ssize_t rows) noexcept nogil:
     """With few rows the input part of many steps at once fills the tiles, and w_ih is read once for
     all of them, which counts when the weights are larger than the second cache."""
-    cdef Py_ssize_t bytes = f.k.size * slots_of(f.w.cell) * f.w.H * (f.w.I + f.w.P)
-    return f.T > 1 and (rows < 2 * f.k.rows or (rows < 48 and bytes > 1500000))
+    return f.T > 1 and (rows < 2 * f.k.rows or (rows < 48 and weight_bytes(f) > LARGE))
 
 
 cdef inline Py_ssize_t projected_rows(const Run *f, Py_ssize_t rows) noexcept nogil:
@@ -367,10 +374,10 @@ cdef int useful_threads(const Run *f, int threads) noexcept nogil:
 
 cdef int over_blocks(const Run *f, block_function run, int threads) except -1:
     """All rows, in blocks of about equal size; one thread takes a block after the other."""
-    cdef Py_ssize_t blocks, b
+    cdef Py_ssize_t blocks, b, rows = BLOCK_ROWS_LARGE if weight_bytes(f) > LARGE else BLOCK_ROWS
     cdef int failed = 0
     threads = min(useful_threads(f, threads), max(f.B, 1))
-    blocks = max((f.B + BLOCK_ROWS - 1) // BLOCK_ROWS, 1)
+    blocks = max((f.B + rows - 1) // rows, 1)
     if threads > 1:  # ragged rows: twice the blocks, so that the longest ones do not decide alone
         blocks = (blocks + threads - 1) // threads * threads * (1 if f.active == NULL else 2)
     blocks = min(blocks, max(f.B, 1))
@@ -513,8 +520,13 @@ def backward(Tape tape not None, const real[:, ::1] dy, const real[:, ::1] dh_n,
     cdef char *bias = block + raw + sums + compact
     if projected:
         f.h_raw, f.dh_sum = block, block + raw
-    cdef rnnfast_wgrad jobs[2]
-    cdef int n_jobs = 1
+    cdef rnnfast_wgrad whole
+    cdef int n
+    cdef Py_ssize_t most = 4 + (2 * f.w.I + 3 * f.w.H + f.w.P) // COLUMNS
+    cdef rnnfast_wgrad *jobs = <rnnfast_wgrad *>rnnfast_alloc(most * sizeof(rnnfast_wgrad))
+    if jobs == NULL:
+        rnnfast_free(block)
+        raise MemoryError()
     try:
         over_blocks(&f, backward_block, threads)
         if f.active != NULL:  # the states before each step, as data rows
@@ -522,68 +534,94 @@ def backward(Tape tape not None, const real[:, ::1] dy, const real[:, ::1] dh_n,
             for s in range(f.T):
                 memcpy(h + f.offset[s] * f.Pp * k.size, f.states + state_before(&f, s) * f.Pp * k.size,
                        f.active[s] * f.Pp * k.size)
-        k.wgrad_plan(f.w, f.N, f.gates, f.x, h, f.Pp, &dw_ih[0, 0], &dw_hh[0, 0], bias, &jobs[0])
+        k.wgrad_plan(f.w, f.N, f.gates, f.x, h, f.Pp, &dw_ih[0, 0], &dw_hh[0, 0], bias, &whole)
+        n = by_columns(k, &whole, jobs)
         if projected:
-            memset(&jobs[1], 0, sizeof(jobs[1]))
-            jobs[1].K, jobs[1].H, jobs[1].dz, jobs[1].lddz = f.N, f.w.P, f.dh_sum, f.Pp
-            jobs[1].slots = jobs[1].terms = jobs[1].term[0].slots = 1
-            jobs[1].term[0].b, jobs[1].term[0].ldb, jobs[1].term[0].n = f.h_raw, f.Hp, f.w.H
-            jobs[1].term[0].vec, jobs[1].term[0].c = k.lanes, &dw_hr[0, 0]
-            n_jobs = 2
-        over_products(&f, jobs, n_jobs, &dx[0, 0], useful_threads(&f, threads))
+            memset(&whole, 0, sizeof(whole))
+            whole.K, whole.H, whole.dz, whole.lddz = f.N, f.w.P, f.dh_sum, f.Pp
+            whole.slots = whole.terms = whole.term[0].slots = 1
+            whole.term[0].b, whole.term[0].ldb, whole.term[0].vec = f.h_raw, f.Hp, k.lanes
+            whole.term[0].c, whole.term[0].ldc = &dw_hr[0, 0], f.w.H
+            whole.term[0].n = f.w.H
+            n += by_columns(k, &whole, jobs + n)
+        over_products(&f, jobs, n, &dx[0, 0], useful_threads(&f, threads))
         k.bias_grads(f.w, bias, &db_ih[0] if db_ih is not None else NULL,
                      &db_hh[0] if db_hh is not None else NULL)
     finally:
         rnnfast_free(block)
+        rnnfast_free(jobs)
+
+
+cdef int by_columns(const rnnfast_kernels *k, const rnnfast_wgrad *g, rnnfast_wgrad *to) noexcept:
+    """Cut weight gradients so that what they read of x and h fits the second cache; returns how many."""
+    cdef Py_ssize_t columns = 0, j
+    cdef int i, n = 0
+    cdef rnnfast_term *t
+    for i in range(g.terms):
+        columns += g.term[i].n
+    if columns <= COLUMNS:
+        to[0] = g[0]
+        return 1
+    for i in range(g.terms):
+        for j in range(0, g.term[i].n, COLUMNS):
+            to[n] = g[0]
+            to[n].terms = 1
+            t = &to[n].term[0]
+            t[0] = g.term[i]
+            t.b = <const char *>t.b + j // k.lanes * t.vec * k.size
+            t.c = <char *>t.c + j * k.size
+            t.n = min(t.n - j, COLUMNS)
+            if n > 0:
+                to[n].bias = NULL
+            n += 1
+    return n
 
 
 cdef int over_products(const Run *f, const rnnfast_wgrad *g, int n, void *dx, int threads) except -1:
     """dx in stretches of rows and the weight gradients in stretches of panels: independent outputs."""
-    cdef Py_ssize_t parts[3]
-    cdef Py_ssize_t i, total = 0, scratch = 0
+    cdef Py_ssize_t dx_parts = 1 if threads == 1 else min(max(f.N // 64, 1), 4 * threads)
+    cdef Py_ssize_t parts = 1 if threads == 1 else 2 * threads
+    cdef Py_ssize_t i, scratch = 0
     cdef int failed = 0, j
-    parts[0] = 1 if threads == 1 else min(max(f.N // 64, 1), 4 * threads)
     for j in range(n):
-        parts[j + 1] = 1 if threads == 1 else min(padded(f.k, g[j].H) // f.k.lanes, 2 * threads)
         scratch = max(scratch, <Py_ssize_t>f.k.wgrad_scratch(&g[j]))
-    for j in range(n + 1):
-        total += parts[j]
     with nogil:
         if threads == 1:
-            for i in range(total):
-                failed |= product(f, g, parts, dx, i, scratch)
+            for i in range(1 + n):
+                failed |= product(f, g, dx, dx_parts, parts, i, scratch)
         else:
-            for i in prange(total, num_threads=threads, schedule="dynamic", chunksize=1):
-                failed |= product(f, g, parts, dx, i, scratch)
+            for i in prange(dx_parts + n * parts, num_threads=threads, schedule="dynamic", chunksize=1):
+                failed |= product(f, g, dx, dx_parts, parts, i, scratch)
     if failed:
         raise MemoryError()
     return 0
 
 
-cdef int product(const Run *f, const rnnfast_wgrad *g, const Py_ssize_t *parts, void *dx, Py_ssize_t i,
-                 Py_ssize_t scratch) noexcept nogil:
+cdef int product(const Run *f, const rnnfast_wgrad *g, void *dx, Py_ssize_t dx_parts, Py_ssize_t parts,
+                 Py_ssize_t i, Py_ssize_t scratch) noexcept nogil:
+    """Part i: first those of dx, then those of each weight gradient."""
     cdef const rnnfast_kernels *k = f.k
-    cdef Py_ssize_t first, last, panels
+    cdef Py_ssize_t first, last, panels, part
     cdef unsigned long flush
     cdef char *memory
-    cdef int j = 0
-    if i < parts[0]:
-        first, last = i * f.N // parts[0], (i + 1) * f.N // parts[0]
+    if i < dx_parts:
+        first, last = i * f.N // dx_parts, (i + 1) * f.N // dx_parts
         flush = rnnfast_flush_enter()
         k.dinput(f.w, last - first, f.gates + first * f.ldgates * k.size,
                  <char *>dx + first * f.w.I * k.size)
         rnnfast_flush_leave(flush)
         return 0
-    i -= parts[0]
-    while i >= parts[j + 1]:
-        i -= parts[j + 1]
-        j += 1
+    g += (i - dx_parts) // parts
+    part = (i - dx_parts) % parts
+    panels = padded(k, g.H) // k.lanes
+    first, last = part * panels // parts, (part + 1) * panels // parts
+    if first == last:
+        return 0
     memory = <char *>rnnfast_alloc(scratch * k.size)
     if memory == NULL:
         return 1
-    panels = padded(k, g[j].H) // k.lanes
     flush = rnnfast_flush_enter()
-    k.wgrad(&g[j], i * panels // parts[j + 1], (i + 1) * panels // parts[j + 1], memory)
+    k.wgrad(g, first, last, memory)
     rnnfast_flush_leave(flush)
     rnnfast_free(memory)
     return 0

@@ -27,7 +27,7 @@ from rnnfast.demos.tagger import FIRST_END, NO, Tagger, texts
 from rnnfast.training import gradcheck, join
 
 NAMES = [name for name in DEMOS if name != "all"]
-SHORT = ["next-symbol", "count-ones", "binary-adder", "sentiment", "tagger", "lstm-vs-gru"]
+SHORT = [name for name in NAMES if name != "char-lm"]  # which takes a minute
 
 
 def result(name: str, tmp_path: Path, *argv: str) -> dict[str, Any]:
@@ -55,11 +55,10 @@ def test_reaches_its_figures(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in SHORT])
-def test_reaches_its_figures_in_minutes(name: str, tmp_path: Path) -> None:
-    content = result(name, tmp_path, "--seed", "1")
+def test_char_lm_reaches_its_figures(tmp_path: Path) -> None:
+    content = result("char-lm", tmp_path, "--seed", "1")
     assert content["reached"], content["figures"]
-    assert content["status"] == 0
+    assert values(content)["held-out bits per character (3-gram)"] < 2.3
     assert content["seconds"] < 120
 
 
@@ -69,16 +68,9 @@ def test_next_symbol_from_any_start(tmp_path: Path) -> None:
     assert first == pytest.approx(second, abs=0.03)
 
 
-def test_seq2seq_quick(tmp_path: Path) -> None:
-    content = result("seq2seq", tmp_path, "--quick")
-    held_out = content["history"]["held_out"]
-    assert held_out[-1] < 0.25 < held_out[0]
-    assert content["exact_by_length"]["2"] > 0.9
-
-
 def test_char_lm_quick(tmp_path: Path) -> None:
     content = result("char-lm", tmp_path, "--quick")
-    first, last = content["history"]["held_out"]
+    first, _, last = content["history"]["held_out"]
     assert last < first < np.log2(100)
     assert content["baseline_bits"] > 2
     assert content["tokens_per_second"] > 0

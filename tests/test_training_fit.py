@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import json
 import os
 import signal
@@ -464,3 +466,9 @@ def test_without_matplotlib_the_message_says_what_to_install(
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"pip install rnnfast\[plot\]"):
         plot_history(History([1.0], [1.0], [], [1.0]))
+
+
+@pytest.mark.parametrize("module", ["", ".gradcheck", ".progress"])
+def test_examples_in_the_documentation(module: str) -> None:
+    failed, attempted = doctest.testmod(importlib.import_module("rnnfast.training" + module))
+    assert failed == 0 < attempted

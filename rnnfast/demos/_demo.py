@@ -67,7 +67,7 @@ def parse(name: str, description: str, argv: Sequence[str], demo: Demo | None) -
     add("--seed", type=int, default=0, metavar="N", help="random seed (0)")
     add("--json", type=output, metavar="PATH", help="write the figures there")
     add("--plot", type=output, metavar="PATH", help="draw the result there (needs matplotlib)")
-    add("--quick", action="store_true", help="a few seconds, short of the goals")
+    add("--quick", action="store_true", help="at most a few seconds each, if short of the goals")
     for option, keywords in (demo.options if demo else {}).items():
         add(option, **keywords)
     options = parser.parse_args(argv)

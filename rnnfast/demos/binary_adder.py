@@ -70,7 +70,7 @@ def main(options: Options) -> Result:
         adder.loss_and_grads,
         Adam(adder.params, lr=0.001),
         lambda rng: (sums(rng, BATCH) for _ in range(100)),
-        epochs=5 if options.quick else 20,
+        epochs=20,
         rng=rng,
         evaluate=lambda: mean_squared_error(adder(x), target)[0],
         label="binary-adder, 100 steps per epoch",

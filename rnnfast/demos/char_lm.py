@@ -164,7 +164,7 @@ def main(options: Options) -> Result:
     print(f"3-gram model: {baseline:.3f} bits per character")
 
     model = LanguageModel(alphabet.size, options.dropout, rng)
-    epochs, steps = (2, 30) if options.quick else (10, 200)
+    epochs, steps = (3, 100) if options.quick else (10, 200)
     pieces = model.windows(text)
     started = time.perf_counter()
     history = train(

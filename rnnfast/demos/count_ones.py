@@ -107,12 +107,12 @@ def main(options: Options) -> Result:
             near("w_rec", w_rec, 1, 0.01),
             near("ones counted in the example", counted, sum(EXAMPLE), 0.05),
         ],
-        lambda: plot(counter, np.array(path), points=31 if options.quick else 121),
+        lambda: plot(counter, np.array(path)),
         {"weights": [w_x, w_rec]},
     )
 
 
-def plot(counter: Counter, path: Any, points: int) -> Any:
+def plot(counter: Counter, path: Any, points: int = 121) -> Any:
     """The cost surface, overview and zoom, with Rprop's path; the gradient through time."""
     figure = new_figure(11, 3.6)
     overview, zoom, through_time = figure.subplots(1, 3, width_ratios=(1, 1, 1.25))

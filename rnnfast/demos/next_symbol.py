@@ -49,7 +49,7 @@ def main(options: Options) -> Result:
         loss_and_grads,
         SGD(weights, lr=0.05),
         lambda rng: [None] * 100,
-        epochs=10 if options.quick else 100,
+        epochs=100,
         label="next-symbol, 100 steps per epoch",
     )
     y = functional.rnn_forward(x, None, **weights, nonlinearity="sigmoid", need_tape=False)[0]

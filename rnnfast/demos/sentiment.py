@@ -185,7 +185,7 @@ def main(options: Options) -> Result:
             model.loss_and_grads,
             Adam(model.params, lr=0.01),
             batches,
-            epochs=3 if options.quick else 20,
+            epochs=20,
             rng=rng,
             evaluate=lambda model=model: 1 - accuracy(model),
             clip_norm=1.0,

@@ -109,7 +109,7 @@ def main(options: Options) -> Result:
     rng = np.random.default_rng(options.seed)
     model = Translator(rng)
     test = strings(np.random.default_rng([options.seed, 1]), 2000, held_out=True)
-    epochs = 3 if options.quick else 15
+    epochs = 5 if options.quick else 10
 
     history = train(
         model.loss_and_grads,

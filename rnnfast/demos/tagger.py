@@ -103,7 +103,7 @@ def main(options: Options) -> Result:
             model.loss_and_grads,
             Adam(model.params, lr=0.01),
             lambda rng: (texts(rng, 32) for _ in range(10)),
-            epochs=5 if options.quick else 30,
+            epochs=30,
             rng=rng,
             evaluate=error_rate,
             clip_norm=1.0,

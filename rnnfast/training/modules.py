@@ -15,7 +15,6 @@ from numpy.typing import DTypeLike
 from ..functional import rnn_backward, rnn_forward
 from ._array import Array, check_float, check_ids, check_last, check_like, check_shape
 
-
 BLOCK = 512  # outputs of a Linear per call of a kernel
 
 
