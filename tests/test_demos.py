@@ -135,6 +135,7 @@ def test_status_1_and_a_mark_where_a_figure_is_missed(
     [
         (["--seed", "x"], "argument --seed: invalid int value"),
         (["--seed", "-1"], "argument --seed: -1 is negative"),
+        (["--threads", "0"], "argument --threads: 0 is not from 1 to 256"),
         (["--json", "/no/such/folder/x"], "argument --json: there is no folder /no/such/folder"),
         (["--text", "/no/such/file"], "argument --text: [Errno 2]"),
         (["--text", __file__], "characters, expected at least 20,000"),

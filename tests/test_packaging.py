@@ -119,7 +119,7 @@ def test_installed_files() -> None:
     names = [line.partition(",")[0] for line in record.splitlines()]
     if "rnnfast/__init__.py" not in names:
         pytest.skip("an editable install uses the source tree")
-    assert [n for n in names if n.endswith((".c", ".h", ".inc", ".pyx"))] == []
+    assert [n for n in names if n.endswith((".c", ".h", ".inc", ".pyx", ".pxd", ".pxi"))] == []
     assert {n.partition("/")[0] for n in names if not n.startswith("../")} == {
         "rnnfast",
         f"rnnfast-{rnnfast.__version__}.dist-info",

@@ -59,15 +59,15 @@ def run(name: str, argv: Sequence[str] = ()) -> int:
     if name not in DEMOS:
         raise ValueError(f"name is {name!r}, expected one of {', '.join(DEMOS)}")
     names = [other for other in DEMOS if other != "all"] if name == "all" else [name]
-    demos = {each: load(each) for each in names}
-    options = parse(name, DEMOS[name], argv, None if name == "all" else demos[name])
     results = []
-    for each, demo in demos.items():
-        plot = options.plot
-        if plot is not None and name == "all":
-            Path(plot).mkdir(parents=True, exist_ok=True)
-            plot = str(Path(plot) / f"{each}.png")
-        results.append(report(each, DEMOS[each], demo, options, plot))
+    for each in names:
+        demo = load(each)
+        options = parse(each, DEMOS[each], argv, demo)
+        if name == "all" and options.plot is not None:
+            folder = Path(options.plot)
+            folder.mkdir(exist_ok=True)
+            options.plot = str(folder / f"{each}.png")
+        results.append(report(each, DEMOS[each], demo, options))
     if options.json is not None:
         content = results if name == "all" else results[0]
         Path(options.json).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from rnnfast import num_threads
 from rnnfast.training import History, fit, new_figure
 
 
@@ -60,7 +61,7 @@ class Demo:
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-def parse(name: str, description: str, argv: Sequence[str], demo: Demo | None) -> Options:
+def parse(name: str, description: str, argv: Sequence[str], demo: Demo) -> Options:
     """The options of a demonstration from its arguments; wrong ones end with a usage message."""
     parser = argparse.ArgumentParser(prog=f"rnnfast demo {name}", description=description)
     add = parser.add_argument
@@ -68,11 +69,14 @@ def parse(name: str, description: str, argv: Sequence[str], demo: Demo | None) -
     add("--json", type=output, metavar="PATH", help="write the figures there")
     add("--plot", type=output, metavar="PATH", help="draw the result there (needs matplotlib)")
     add("--quick", action="store_true", help="at most a few seconds each, if short of the goals")
-    for option, keywords in (demo.options if demo else {}).items():
+    add("--threads", type=int, default=1, metavar="N", help="threads (1: the models are small)")
+    for option, keywords in demo.options.items():
         add(option, **keywords)
     options = parser.parse_args(argv)
     if options.seed < 0:
         parser.error(f"argument --seed: {options.seed} is negative")
+    if not 1 <= options.threads <= 256:
+        parser.error(f"argument --threads: {options.threads} is not from 1 to 256")
     if options.plot is not None:
         try:
             new_figure()
@@ -89,15 +93,12 @@ def output(path: str) -> str:
     return path
 
 
-def report(
-    name: str, description: str, demo: Demo, options: Options, plot: str | None
-) -> dict[str, Any]:
+def report(name: str, description: str, demo: Demo, options: Options) -> dict[str, Any]:
     """Run a demonstration, print its figures, draw its plot; the content of its JSON."""
     print(f"{name}: {description}\n")
     started = time.perf_counter()
-    for option, keywords in demo.options.items():  # those of one demonstration in a run of all
-        vars(options).setdefault(option.lstrip("-").replace("-", "_"), keywords.get("default"))
-    result = demo.main(options)
+    with num_threads(options.threads):
+        result = demo.main(options)
     seconds = time.perf_counter() - started
 
     width = max(len(figure.name) for figure in result.figures)
@@ -106,8 +107,8 @@ def report(
         verdict = "" if figure.reached else "  NOT REACHED"
         print(f"{figure.name:<{width}}  {figure.value:>10.4g}  {figure.goal}{verdict}")
     print(f"{seconds:.1f} s" + (", a quick run short of the goals" if options.quick else "") + "\n")
-    if plot is not None:
-        result.plot().savefig(plot, dpi=100)
+    if options.plot is not None:
+        result.plot().savefig(options.plot, dpi=100)
     return {
         "name": name,
         "reached": all(figure.reached for figure in result.figures),

@@ -1,0 +1,255 @@
+# The loop over time, for blocks of rows: part of _kernels.pyx.
+
+# What forward and backward know about one call. Pointers are to bytes: the precision is k.size.
+cdef struct Run:
+    const rnnfast_kernels *k
+    const rnnfast_packed *w
+    Py_ssize_t T, B, N, Hp, Pp, ldgates
+    const Py_ssize_t *active     # (T,) rows of each step, NULL if dense
+    const Py_ssize_t *offset     # (T,) first data row of each step
+    const uint8_t *resets        # (N,) or NULL
+    bint reverse
+    char *states                 # (B + N, Pp)
+    char *cells                  # (B + N, Hp)
+    char *gates                  # (N, ldgates)
+    const char *x
+    const char *h0
+    const char *c0
+    char *y
+    char *h_n
+    char *c_n
+    # backward
+    const char *dy
+    const char *dh_n
+    const char *dc_n
+    char *dh0
+    char *dc0
+    char *h_raw
+    char *dh_sum
+
+
+cdef inline Py_ssize_t rows_of(const Run *f, Py_ssize_t s, Py_ssize_t b0, Py_ssize_t b1) noexcept nogil:
+    """Rows of block b0 .. b1 in step s (of processing order)."""
+    cdef Py_ssize_t last = b1 if f.active == NULL else min(f.active[s], b1)
+    return max(last - b0, 0)
+
+
+cdef inline Py_ssize_t data_row(const Run *f, Py_ssize_t s) noexcept nogil:
+    if f.active != NULL:
+        return f.offset[s]
+    return (f.T - 1 - s if f.reverse else s) * f.B
+
+
+cdef inline Py_ssize_t state_before(const Run *f, Py_ssize_t s) noexcept nogil:
+    if f.reverse:
+        return (f.T - s) * f.B
+    return 0 if s == 0 else f.B + data_row(f, s - 1)
+
+
+cdef inline Py_ssize_t state_after(const Run *f, Py_ssize_t s) noexcept nogil:
+    return data_row(f, s) if f.reverse else f.B + data_row(f, s)
+
+
+cdef void copy_rows(char *to, Py_ssize_t ldto, const char *source, Py_ssize_t ldfrom, Py_ssize_t rows,
+                    Py_ssize_t n) noexcept nogil:
+    """Copy n bytes of each row (all in bytes); zero up to ldto; a NULL source is zeros."""
+    cdef Py_ssize_t r
+    for r in range(rows):
+        if source != NULL:
+            memcpy(to + r * ldto, source + r * ldfrom, n)
+            memset(to + r * ldto + n, 0, ldto - n)
+        else:
+            memset(to + r * ldto, 0, ldto)
+
+
+cdef struct Parts:  # layout of a block's scratch, in bytes
+    Py_ssize_t h, c, gates, work, init, x, size
+
+
+cdef inline Py_ssize_t weight_bytes(const Run *f) noexcept nogil:
+    return f.k.size * slots_of(f.w.cell) * f.w.H * (f.w.I + f.w.P)
+
+
+cdef inline bint projects_ahead(const Run *f, Py_ssize_t rows) noexcept nogil:
+    """With few rows the input part of many steps at once fills the tiles, and w_ih is read once for
+    all of them, which counts when the weights are larger than the second cache."""
+    return f.T > 1 and (rows < 2 * f.k.rows or (rows < 48 and weight_bytes(f) > LARGE))
+
+
+cdef inline Py_ssize_t projected_rows(const Run *f, Py_ssize_t rows) noexcept nogil:
+    return min(max(PROJECT_ROWS // max(rows, 1), 1), f.T) * rows
+
+
+cdef Parts forward_parts(const Run *f, Py_ssize_t rows) noexcept nogil:
+    cdef Parts p
+    cdef Py_ssize_t size = f.k.size, ahead = projected_rows(f, rows) if projects_ahead(f, rows) else 0
+    p.h = 0                                                     # two slots, used in turn
+    p.c = p.h + (0 if f.states != NULL else 2 * rows * f.Pp * size)
+    p.gates = p.c + (0 if f.cells != NULL else rows * f.Hp * size)
+    p.work = p.gates + (rows * f.ldgates * size
+                        if f.gates == NULL and f.w.cell == RNNFAST_GRU_RESET_BEFORE else 0)
+    p.init = p.work + (rows * f.Hp * size if f.w.r != NULL else 0)
+    p.x = p.init + ahead * f.ldgates * size
+    p.size = p.x + ahead * f.w.I * size
+    return p
+
+
+cdef int forward_block(const Run *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nogil:
+    """Run rows b0 .. b1 through all steps. Returns nonzero if there is no memory."""
+    cdef const rnnfast_packed *w = f.w
+    cdef Py_ssize_t size = f.k.size, rows = b1 - b0, s, n, left, row, ahead_until = 0, ahead_rows = 0
+    cdef Py_ssize_t I = w.I * size, P = w.P * size, Pp = f.Pp * size, Hp = f.Hp * size
+    cdef Py_ssize_t gates = f.ldgates * size
+    cdef Parts part = forward_parts(f, rows)
+    cdef char *scratch = <char *>rnnfast_alloc(part.size)
+    if scratch == NULL:
+        return 1
+    cdef unsigned long flush = rnnfast_flush_enter()
+    cdef rnnfast_step step
+    memset(&step, 0, sizeof(step))
+    step.ldx, step.ldy = w.I, w.P
+    step.ldh = step.ldh_next = f.Pp
+    step.ldc = step.ldwork = f.Hp
+    step.ldgates = step.ldinit = f.ldgates
+    step.work = scratch + part.work
+
+    cdef bint tape = f.states != NULL
+    cdef char *h = f.states + (state_before(f, 0) + b0) * Pp if tape else scratch + part.h
+    cdef char *h_other = scratch + part.h + rows * Pp
+    cdef char *c = scratch + part.c
+    copy_rows(h, Pp, f.h0 + b0 * P if f.h0 != NULL else NULL, P, rows, P)
+    if w.cell == RNNFAST_LSTM:
+        if f.cells != NULL:
+            c = f.cells + (state_before(f, 0) + b0) * Hp
+        copy_rows(c, Hp, f.c0 + b0 * w.H * size if f.c0 != NULL else NULL, w.H * size, rows, w.H * size)
+    left = rows  # rows that have not ended
+    for s in range(f.T):
+        n = rows_of(f, s, b0, b1)
+        end_rows(f, b0 + n, left - n, h + n * Pp, c + n * Hp)
+        left = n
+        if n == 0:
+            break
+        row = data_row(f, s) + b0
+        if projects_ahead(f, rows):
+            if s == ahead_until:
+                ahead_until = project_ahead(f, b0, b1, s, scratch + part.x, scratch + part.init)
+                ahead_rows = 0
+            step.init = scratch + part.init + ahead_rows * gates
+            ahead_rows += n
+        step.rows, step.x, step.y = n, f.x + row * I, f.y + row * P
+        step.reset = f.resets + row if f.resets != NULL else NULL
+        step.h, step.c = h, c
+        if tape:
+            h_other = f.states + (state_after(f, s) + b0) * Pp
+            step.gates = f.gates + row * gates
+            if f.cells != NULL:
+                c = f.cells + (state_after(f, s) + b0) * Hp
+        elif w.cell == RNNFAST_GRU_RESET_BEFORE:
+            step.gates = scratch + part.gates
+        step.h_next, step.c_next = h_other, c
+        f.k.step[w.cell](w, &step)
+        h, h_other = h_other, h
+    end_rows(f, b0, left, h, c)
+    rnnfast_flush_leave(flush)
+    rnnfast_free(scratch)
+    return 0
+
+
+cdef void end_rows(const Run *f, Py_ssize_t b, Py_ssize_t rows, const char *h, const char *c) noexcept nogil:
+    """The final states of `rows` rows from b on."""
+    cdef Py_ssize_t P = f.w.P * f.k.size, H = f.w.H * f.k.size
+    copy_rows(f.h_n + b * P, P, h, f.Pp * f.k.size, rows, P)
+    if f.w.cell == RNNFAST_LSTM:
+        copy_rows(f.c_n + b * H, H, c, f.Hp * f.k.size, rows, H)
+
+
+cdef Py_ssize_t project_ahead(const Run *f, Py_ssize_t b0, Py_ssize_t b1, Py_ssize_t s, char *x,
+                              char *init) noexcept nogil:
+    """bias + w_ih x of the steps from s on that fit; returns the first that does not."""
+    cdef Py_ssize_t most = projected_rows(f, b1 - b0), I = f.w.I * f.k.size, rows = 0, n
+    while s < f.T:
+        n = rows_of(f, s, b0, b1)
+        if rows + n > most:
+            break
+        memcpy(x + rows * I, f.x + (data_row(f, s) + b0) * I, n * I)
+        rows += n
+        s += 1
+    f.k.project(f.w, rows, x, f.w.I, init)
+    return s
+
+
+cdef int backward_block(const Run *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nogil:
+    """Run rows b0 .. b1 back through all steps: dz into the gates, gradients of the initial state."""
+    cdef const rnnfast_packed *w = f.w
+    cdef bint lstm = w.cell == RNNFAST_LSTM
+    cdef Py_ssize_t size = f.k.size, rows = b1 - b0, s, n, row
+    cdef Py_ssize_t P = w.P * size, H = w.H * size, Pp = f.Pp * size, Hp = f.Hp * size
+    cdef char *scratch = <char *>rnnfast_alloc(rows * (Pp + 2 * Hp))
+    if scratch == NULL:
+        return 1
+    cdef unsigned long flush = rnnfast_flush_enter()
+    cdef char *dc = scratch + rows * Pp
+    cdef rnnfast_dstep step
+    memset(&step, 0, sizeof(step))
+    step.dh, step.dc, step.work = scratch, dc, dc + rows * Hp
+    step.ldgates = f.ldgates
+    step.lddy = w.P
+    step.ldh = step.lddh = step.lddh_sum = f.Pp
+    step.ldc = step.lddc = step.ldh_raw = step.ldwork = f.Hp
+    copy_rows(scratch, Pp, f.dh_n + b0 * P if f.dh_n != NULL else NULL, P, rows, P)
+    if lstm:
+        copy_rows(dc, Hp, f.dc_n + b0 * H if f.dc_n != NULL else NULL, H, rows, H)
+    for s in range(f.T - 1, -1, -1):
+        n = rows_of(f, s, b0, b1)
+        if n == 0:
+            continue
+        row = data_row(f, s) + b0
+        step.rows = n
+        step.gates = f.gates + row * f.ldgates * size
+        step.dy = f.dy + row * P if f.dy != NULL else NULL
+        step.reset = f.resets + row if f.resets != NULL else NULL
+        step.h = f.states + (state_before(f, s) + b0) * Pp
+        if lstm:
+            step.c = f.cells + (state_before(f, s) + b0) * Hp
+            step.c_next = f.cells + (state_after(f, s) + b0) * Hp
+        if f.h_raw != NULL:
+            step.h_raw, step.dh_sum = f.h_raw + row * Hp, f.dh_sum + row * Pp
+        f.k.dstep[w.cell](w, &step)
+    copy_rows(f.dh0 + b0 * P, P, scratch, Pp, rows, P)
+    if lstm:
+        copy_rows(f.dc0 + b0 * H, H, dc, Hp, rows, H)
+    rnnfast_flush_leave(flush)
+    rnnfast_free(scratch)
+    return 0
+
+
+ctypedef int (*block_function)(const Run *, Py_ssize_t, Py_ssize_t) noexcept nogil
+
+
+cdef double flops(const Run *f) noexcept nogil:
+    return 2.0 * f.N * slots_of(f.w.cell) * f.w.H * (f.w.I + f.w.P)
+
+
+cdef int useful_threads(const Run *f, int threads) noexcept nogil:
+    return 1 if in_forked_child or not HAVE_OPENMP or flops(f) < SERIAL_FLOPS else threads
+
+
+cdef int over_blocks(const Run *f, block_function run, int threads) except -1:
+    """All rows, in blocks of about equal size; one thread takes a block after the other."""
+    cdef Py_ssize_t blocks, b, rows = BLOCK_ROWS_LARGE if weight_bytes(f) > LARGE else BLOCK_ROWS
+    cdef int failed = 0
+    threads = min(useful_threads(f, threads), max(f.B, 1))
+    blocks = max((f.B + rows - 1) // rows, 1)
+    if threads > 1:  # ragged rows: twice the blocks, so that the longest ones do not decide alone
+        blocks = (blocks + threads - 1) // threads * threads * (1 if f.active == NULL else 2)
+    blocks = min(blocks, max(f.B, 1))
+    with nogil:
+        if threads == 1:
+            for b in range(blocks):
+                failed |= run(f, b * f.B // blocks, (b + 1) * f.B // blocks)
+        else:
+            for b in prange(blocks, num_threads=threads, schedule="dynamic", chunksize=1):
+                failed |= run(f, b * f.B // blocks, (b + 1) * f.B // blocks)
+    if failed:
+        raise MemoryError()
+    return 0
