@@ -54,8 +54,10 @@ RNN, GRU, GRU_RESET_BEFORE, LSTM = RNNFAST_RNN, RNNFAST_GRU, RNNFAST_GRU_RESET_B
 ACTIVATIONS = {"tanh": RNNFAST_TANH, "relu": RNNFAST_RELU, "sigmoid": RNNFAST_SIGMOID,
                "identity": RNNFAST_IDENTITY}
 
-# A parallel region costs 2 to 5 us to enter and leave: about 1 MFLOP.
-cdef double SERIAL_FLOPS = 1e6
+# Calls with less work than this stay on the caller's thread. Entering and leaving a parallel region
+# costs 2 to 5 us on a quiet machine, but a scheduler's time slice (up to 10 ms) where the other core
+# is busy; 10 MFLOP take about 50 us.
+cdef double SERIAL_FLOPS = 1e7
 # Rows of a block: enough to amortise the weights' way from the second cache (or the third, when they
 # are larger than it), few enough that the block's states stay there.
 cdef Py_ssize_t BLOCK_ROWS = 64, BLOCK_ROWS_LARGE = 128
@@ -248,6 +250,8 @@ def backward(Tape tape not None, const real[:, ::1] dy, const real[:, ::1] dh_n,
     """Fill the gradients, all shapes as their variables, x and dy in data rows."""
     cdef Run f = tape.f
     cdef const rnnfast_kernels *k = f.k
+    if tape.used:  # by another thread, since it was checked
+        raise RuntimeError("tape was used by an earlier backward")
     tape.used = True
     if dy is not None:
         f.dy = <const char *>&dy[0, 0]

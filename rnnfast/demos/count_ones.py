@@ -132,6 +132,7 @@ def plot(counter: Counter, path: Any, points: int = 121) -> Any:
         through_time.plot(gradient, ".-", label=f"({weights[0]:g}, {weights[1]:g})")
     through_time.set_yscale("symlog", linthresh=1e-3)
     through_time.set(xlabel="time step t", ylabel="d loss / d s(t)", title="gradient through time")
+    through_time.xaxis.get_major_locator().set_params(integer=True)
     through_time.legend(
         title="(w_x, w_rec)", fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0)
     )
