@@ -9,6 +9,7 @@ GRU: int
 GRU_RESET_BEFORE: int
 LSTM: int
 ACTIVATIONS: dict[str, int]
+SERIAL_FLOPS: float
 
 class Tape:
     dtype: str

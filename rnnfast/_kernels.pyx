@@ -57,7 +57,8 @@ ACTIVATIONS = {"tanh": RNNFAST_TANH, "relu": RNNFAST_RELU, "sigmoid": RNNFAST_SI
 # Calls with less work than this stay on the caller's thread. Entering and leaving a parallel region
 # costs 2 to 5 us on a quiet machine, but a scheduler's time slice (up to 10 ms) where the other core
 # is busy; 10 MFLOP take about 50 us.
-cdef double SERIAL_FLOPS = 1e7
+SERIAL_FLOPS = 1e7
+cdef double serial_flops = SERIAL_FLOPS
 # Rows of a block: enough to amortise the weights' way from the second cache (or the third, when they
 # are larger than it), few enough that the block's states stay there.
 cdef Py_ssize_t BLOCK_ROWS = 64, BLOCK_ROWS_LARGE = 128

@@ -231,7 +231,7 @@ cdef double flops(const Run *f) noexcept nogil:
 
 
 cdef int useful_threads(const Run *f, int threads) noexcept nogil:
-    return 1 if in_forked_child or not HAVE_OPENMP or flops(f) < SERIAL_FLOPS else threads
+    return 1 if in_forked_child or not HAVE_OPENMP or flops(f) < serial_flops else threads
 
 
 cdef int over_blocks(const Run *f, block_function run, int threads) except -1:

@@ -155,7 +155,7 @@ cdef class Steps:
 
     cdef void advance_rows(self, const rnnfast_packed *w, const rnnfast_step *s) noexcept nogil:
         cdef int b, threads = min(self.threads, self.B)
-        if threads == 1 or self.flops < SERIAL_FLOPS or in_forked_child or not HAVE_OPENMP:
+        if threads == 1 or self.flops < serial_flops or in_forked_child or not HAVE_OPENMP:
             step_rows(self.k, w, s, 0, self.B)
         else:
             for b in prange(threads, num_threads=threads, schedule="static"):

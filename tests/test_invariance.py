@@ -23,7 +23,7 @@ from _cases import (
 )
 
 import rnnfast
-from rnnfast import functional
+from rnnfast import _kernels, functional
 
 OPTIONS: tuple[dict[str, Any], ...] = (
     {},
@@ -49,10 +49,15 @@ per_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 # Work enough to be shared out; more blocks of rows than threads, and fewer.
 @pytest.mark.parametrize(
-    "case", cases(T=21, B=37, I=33, H=70) + cases(T=150, B=2, I=20, H=48), ids=str
+    "case", cases(T=60, B=37, I=33, H=70) + cases(T=1500, B=2, I=40, H=48), ids=str
 )
 def test_threads(case: Case) -> None:
     problem = case.problem()
+    lengths = problem.forward.get("lengths")
+    rows = case.T * case.B if lengths is None else lengths.sum()
+    gates = 1 if case.cell == "rnn" else 4
+    work = 2 * rows * gates * case.H * (case.I + (case.P or case.H))
+    assert work > _kernels.SERIAL_FLOPS, "or everything runs on one thread"
     want = run(functional, problem, threads=1)
     for threads in (2, 3, 8, 2):
         assert_same_bits(run(functional, problem, threads=threads), want)

@@ -129,6 +129,13 @@ def test_goal_and_patience() -> None:
     np.testing.assert_array_equal(params["w"], seen[1])
 
 
+def test_best_epoch() -> None:
+    nan = float("nan")
+    assert History(held_out=[nan, 2.0, 1.0, nan, 1.0]).best_epoch == 2
+    assert History(held_out=[nan]).best_epoch is None
+    assert History().best_epoch is None
+
+
 def test_clipping_and_schedule() -> None:
     params, step = quadratic(start=8.0)
     rates: list[int] = []

@@ -290,5 +290,7 @@ def test_minibatches_cover_everything_once() -> None:
     assert sorted(np.concatenate(parts)) == list(range(10))
     # sorted by length and cut: at most neighbouring lengths share a batch
     assert all(np.ptp(lengths[part]) <= 1 for part in parts)
+    first = [lengths[next(minibatches(10, 3, rng, lengths=lengths))].max() for _ in range(20)]
+    assert len(set(first)) > 1  # the batches are not in the order of their lengths
     with pytest.raises(ValueError, match="batch is 0"):
         next(minibatches(10, 0, rng))
