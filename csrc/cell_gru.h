@@ -129,7 +129,7 @@ static void gru_before_step(const rnnfast_packed *w, const rnnfast_step *s) {
   REAL *gates = s->gates;
   reset_rows(s->rows, s->reset, s->h, s->ldh, w->P);
   for (ptrdiff_t p = 0; p < panels_of(w->H); p++) FOR_TILES(s->rows, gru_before_tile, w, s, p)
-  gemm(&(rnnfast_gemm){
+  gemm(&(gemm_t){
       .rows = s->rows, .n = panels_of(w->H) * L, .width = 4,
       .a = gates + 3 * L, .lda = s->ldgates, .run = L, .runs = panels_of(w->H), .stride = 4 * L,
       .b = w->h2, .init = gates, .ldinit = s->ldgates, .init_panel = 16 * L, .init_vec = 4 * L,

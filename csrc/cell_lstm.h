@@ -105,7 +105,7 @@ static void lstm_step(const rnnfast_packed *w, const rnnfast_step *s) {
   else
     for (ptrdiff_t p = 0; p < panels_of(w->H); p++) FOR_TILES(s->rows, lstm_tile, w, s, p)
   if (!w->r) return;
-  gemm(&(rnnfast_gemm){
+  gemm(&(gemm_t){
       .rows = s->rows, .n = w->P, .width = 4, .a = s->work, .lda = s->ldwork, .run = w->H, .runs = 1,
       .stride = w->H, .b = w->r, .c = s->h_next, .ldc = s->ldh_next, .c_panel = 4 * L, .c_vec = L,
       .whole = 1});
@@ -118,7 +118,7 @@ static void lstm_dstep(const rnnfast_packed *w, const rnnfast_dstep *s) {
     for (ptrdiff_t r = 0; r < s->rows; r++)
       for (ptrdiff_t u = 0; u < w->P; u += L)
         store((REAL *)s->dh_sum + r * s->lddh_sum + u, upstream(s, r, u, w->P));
-    gemm(&(rnnfast_gemm){
+    gemm(&(gemm_t){
         .rows = s->rows, .n = w->H, .width = 4, .a = s->dh_sum, .lda = s->lddh_sum, .run = w->P,
         .runs = 1, .stride = w->P, .b = w->r, .c = s->work, .ldc = s->ldwork, .c_panel = 4 * L,
         .c_vec = L, .whole = 1});

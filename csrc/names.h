@@ -54,6 +54,8 @@
 #define pack_bias_row N(pack_bias_row)
 #define packed_size N(packed_size)
 #define pack N(pack)
+#define gemm_t N(gemm_t)
+#define gemm_stretch N(gemm_stretch)
 #define gemm_tile N(gemm_tile)
 #define gemm_panel N(gemm_panel)
 #define gemm N(gemm)

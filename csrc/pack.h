@@ -123,7 +123,7 @@ static void pack(const rnnfast_weights *w, int backward, void *block, rnnfast_pa
 static void project(const rnnfast_packed *w, ptrdiff_t rows, const void *x, ptrdiff_t ldx, void *init) {
   const layout_t *lay = &layout[w->cell];
   const ptrdiff_t panels = panels_of(w->H), rnn = w->cell == RNNFAST_RNN, slots = lay->slots;
-  gemm(&(rnnfast_gemm){
+  gemm(&(gemm_t){
       .rows = rows, .n = panels * lay->x_slots * L, .width = rnn ? 4 : lay->x_slots,
       .a = x, .lda = ldx, .run = w->I, .runs = 1, .stride = w->I, .b = w->x,
       .init = w->bias, .init_panel = 4 * L, .init_vec = L,
@@ -133,7 +133,7 @@ static void project(const rnnfast_packed *w, ptrdiff_t rows, const void *x, ptrd
 /* c (rows x n) = init + dz[first .. first + slots of every panel] b */
 static void dz_times(const rnnfast_packed *w, ptrdiff_t rows, const REAL *dz, ptrdiff_t lddz, int first,
                      int slots, const void *b, ptrdiff_t n, REAL *c, ptrdiff_t ldc, int add, int whole) {
-  gemm(&(rnnfast_gemm){
+  gemm(&(gemm_t){
       .rows = rows, .n = n, .width = 4, .a = dz + first * L, .lda = lddz, .run = slots * L,
       .runs = panels_of(w->H), .stride = layout[w->cell].slots * L, .b = b,
       .init = add ? c : 0, .ldinit = ldc, .init_panel = 4 * L, .init_vec = L,

@@ -75,20 +75,6 @@ typedef struct {
   ptrdiff_t ldgates, ldh, ldc, lddy, lddh, lddc, ldh_raw, lddh_sum, ldwork;
 } rnnfast_dstep;
 
-/* C (rows x n) = init + A B. A row has `runs` stretches of `run` reals, `stride` apart. B is packed
- * in panels of at most 4 vectors (pack.h). Vector v of panel p of C lies at p*c_panel + v*c_vec. */
-typedef struct {
-  ptrdiff_t rows, n, width;          /* width: vectors per panel of B */
-  const void *a;
-  ptrdiff_t lda, run, runs, stride;
-  const void *b;
-  const void *init;                  /* NULL: zero; with ldinit 0 one row for all (a bias) */
-  ptrdiff_t ldinit, init_panel, init_vec;
-  void *c;
-  ptrdiff_t ldc, c_panel, c_vec;
-  int whole;                         /* C's rows are padded: store whole vectors */
-} rnnfast_gemm;
-
 /* Weight gradients: for each term, C[gate[s]*H + u][j] = sum over k of dz[k][slot s of u] * b[k][j]. */
 typedef struct {
   const void *b;

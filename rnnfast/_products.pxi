@@ -27,7 +27,7 @@ cdef int by_columns(const rnnfast_kernels *k, const rnnfast_wgrad *g, rnnfast_wg
 
 cdef int over_products(const Run *f, const rnnfast_wgrad *g, int n, void *dx, int threads) except -1:
     """dx in stretches of rows and the weight gradients in stretches of panels: independent outputs."""
-    cdef Py_ssize_t dx_parts = 1 if threads == 1 else min(max(f.N // 64, 1), 4 * threads)
+    cdef Py_ssize_t dx_parts = max(f.N // 128, 1)
     cdef Py_ssize_t parts = 1 if threads == 1 else 2 * threads
     cdef Py_ssize_t i, scratch = 0
     cdef int failed = 0, j
@@ -35,7 +35,7 @@ cdef int over_products(const Run *f, const rnnfast_wgrad *g, int n, void *dx, in
         scratch = max(scratch, <Py_ssize_t>f.k.wgrad_scratch(&g[j]))
     with nogil:
         if threads == 1:
-            for i in range(1 + n):
+            for i in range(dx_parts + n):
                 failed |= product(f, g, dx, dx_parts, parts, i, scratch)
         else:
             for i in prange(dx_parts + n * parts, num_threads=threads, schedule="dynamic", chunksize=1):
