@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,15 @@ import pytest
 from rnnfast import num_threads
 from rnnfast.demos import DEMOS, _demo, load, run
 from rnnfast.demos._ngram import ngram_bits
-from rnnfast.demos.binary_adder import sums
-from rnnfast.demos.char_lm import RARE, UNKNOWN, Alphabet
+from rnnfast.demos._torch import torch_adder, torch_language_model
+from rnnfast.demos.binary_adder import BATCH, Adder, sums
+from rnnfast.demos.char_lm import RARE, UNKNOWN, Alphabet, LanguageModel
 from rnnfast.demos.count_ones import Counter
 from rnnfast.demos.lstm_vs_gru import recall
 from rnnfast.demos.sentiment import GOOD, OPENERS, WORDS, Grammar, Reader
 from rnnfast.demos.seq2seq import LONGEST, Translator, is_held_out, strings
 from rnnfast.demos.tagger import FIRST_END, NO, Tagger, texts
-from rnnfast.training import gradcheck, join
+from rnnfast.training import Adam, gradcheck, join
 
 NAMES = [name for name in DEMOS if name != "all"]
 SHORT = [name for name in NAMES if name != "char-lm"]  # which takes a minute
@@ -102,6 +104,60 @@ def test_char_lm_of_a_file_beats_the_3_gram_model_where_memory_pays(tmp_path: Pa
     assert set(content["sample"][5:]) <= {"a", "b", "\n"}
 
 
+@pytest.mark.parametrize("name", ["binary-adder", "char-lm"])
+def test_compare_torch_is_of_the_same_model(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch", reason="PyTorch is only compared with")
+    content = result(name, tmp_path, "--quick", "--compare", "torch", "--dropout", "0")
+    ours, theirs = content["first_losses"]
+    assert ours == pytest.approx(theirs, rel=1e-5)
+    seconds = content["torch_seconds_per_step"], content["rnnfast_seconds_per_step"]
+    assert min(seconds) > 0
+    assert content["speed_up"] == pytest.approx(seconds[0] / seconds[1])
+    assert f"PyTorch {content['torch_version']}: " in capsys.readouterr().out
+
+
+def test_torch_takes_the_same_training_steps() -> None:
+    """Losses stay together over optimiser, clipping and carried state."""
+    pytest.importorskip("torch", reason="PyTorch is only compared with")
+    rng = np.random.default_rng(0)
+    adder, model = Adder(0.0, rng), LanguageModel(40, 0.0, rng)
+    batches = [sums(rng, BATCH) for _ in range(5)]
+    pieces = list(islice(model.windows(rng.integers(0, 40, 10_000)), 5))
+    for ours, theirs, data in [
+        (
+            _demo.steps(adder.loss_and_grads, Adam(adder.params, lr=0.01)),
+            torch_adder(adder, 0.01),
+            batches,
+        ),
+        (
+            _demo.steps(model.loss_and_grads, Adam(model.params, lr=0.01), clip_norm=0.1),
+            torch_language_model(model, 0.01, 0.1),
+            pieces,
+        ),
+    ]:
+        tensors = [tuple(map(torch_tensor, batch)) for batch in data]
+        losses = [ours([batch])[0] for batch in data]
+        assert losses == pytest.approx(theirs(tensors), rel=1e-4)
+        assert abs(losses[-1] - losses[0]) > 1e-3 * losses[0]
+
+
+def torch_tensor(array: Any) -> Any:
+    import torch
+
+    return torch.from_numpy(array)
+
+
+def test_compare_without_torch_is_refused_before_the_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(SystemExit):
+        run("char-lm", ["--compare", "torch"])
+    assert "argument --compare: needs PyTorch, pip install torch" in capsys.readouterr().err
+
+
 # ------------------------------------------------------------------------------- running them
 
 
@@ -136,6 +192,7 @@ def test_status_1_and_a_mark_where_a_figure_is_missed(
         (["--json", "/no/such/folder/x"], "argument --json: there is no folder /no/such/folder"),
         (["--text", "/no/such/file"], "argument --text: [Errno 2]"),
         (["--text", __file__], "characters, expected at least 20,000"),
+        (["--compare", "jax"], "argument --compare: 'jax' is not torch"),
         (["--bogus"], "unrecognized arguments: --bogus"),
     ],
 )

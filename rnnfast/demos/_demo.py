@@ -128,6 +128,17 @@ def train(*arguments: Any, **options: Any) -> History:
     return history
 
 
+def steps(
+    loss_and_grads: Any, optimizer: Any, **options: Any
+) -> Callable[[Sequence[Any]], list[float]]:
+    """`train` over given batches, to be timed: the mean loss of every call, as a list."""
+    return lambda batches: (
+        train(
+            loss_and_grads, optimizer, lambda rng: batches, epochs=1, progress=False, **options
+        ).loss
+    )
+
+
 def plot_shares(
     histories: Mapping[str, History], xlabel: str, ylabel: str, title: str, line: Any = None
 ) -> Any:

@@ -17,11 +17,13 @@ import numpy as np
 from rnnfast import LSTM
 from rnnfast.training import Adam, Linear, join, mean_squared_error, plot_history
 
-from ._demo import Demo, Options, Result, at_least, at_most, train
+from ._demo import Demo, Options, Result, at_least, at_most, steps, train
+from ._torch import OPTION, compare, torch_adder
 
 BITS = 8
 HIDDEN = 20
 BATCH = 64
+LR = 0.001
 
 
 def bits(numbers: Any) -> Any:
@@ -68,7 +70,7 @@ def main(options: Options) -> Result:
 
     history = train(
         adder.loss_and_grads,
-        Adam(adder.params, lr=0.001),
+        Adam(adder.params, lr=LR),
         lambda rng: (sums(rng, BATCH) for _ in range(100)),
         epochs=20,
         rng=rng,
@@ -85,8 +87,19 @@ def main(options: Options) -> Result:
             at_least("share of their bits that are right", np.mean((s > 0.5) == target), 1),
         ],
         lambda: plot_history(history, unit="mean squared error", held_out="1,000 fresh sums"),
-        {"history": history.as_dict()},
+        {"history": history.as_dict()} | (beside_torch(options) if options.compare else {}),
     )
+
+
+def beside_torch(options: Options) -> dict[str, Any]:
+    """The time of the training steps, in PyTorch and here."""
+    rng = np.random.default_rng(options.seed)
+    adder = Adder(options.dropout, rng)
+    rounds = 2 if options.quick else 20
+    batches = [sums(rng, BATCH) for _ in range(1 + 100 * rounds)]
+    theirs = torch_adder(adder, LR)
+    ours = steps(adder.loss_and_grads, Adam(adder.params, lr=LR))
+    return compare(ours, theirs, batches, rounds, options.threads)
 
 
 def print_sum(numbers: Any, s: Any) -> None:
@@ -100,11 +113,12 @@ def print_sum(numbers: Any, s: Any) -> None:
 demo = Demo(
     main,
     {
+        "--compare": OPTION,
         "--dropout": {
             "type": float,
             "default": 0.0,
             "metavar": "P",
             "help": "dropout between the two layers (0)",
-        }
+        },
     },
 )

@@ -19,6 +19,7 @@ import argparse
 import sysconfig
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +37,16 @@ from rnnfast.training import (
     windows,
 )
 
-from ._demo import Demo, Options, Result, at_most, train
+from ._demo import Demo, Options, Result, at_most, steps, train
 from ._ngram import ngram_bits
+from ._torch import OPTION, compare, torch_language_model
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 RARE = 20  # characters that occur less often are all UNKNOWN
 BATCH, WINDOW = 16, 64
 TEST_BATCH = 64
 HIDDEN, EMBEDDED = 192, 48
+LR, CLIP_NORM = 0.005, 1.0
 
 
 def read_files(rng: np.random.Generator) -> tuple[str, str]:
@@ -164,30 +167,31 @@ def main(options: Options) -> Result:
     print(f"3-gram model: {baseline:.3f} bits per character")
 
     model = LanguageModel(alphabet.size, options.dropout, rng)
-    epochs, steps = (3, 100) if options.quick else (10, 200)
+    epochs, count = (3, 100) if options.quick else (10, 200)
     pieces = model.windows(text)
     started = time.perf_counter()
     history = train(
         model.loss_and_grads,
         Adam(model.params),
-        lambda rng: (next(pieces) for _ in range(steps)),
+        lambda rng: (next(pieces) for _ in range(count)),
         epochs=epochs,
         evaluate=lambda: model.bits(test),
-        clip_norm=1.0,
-        schedule=lambda epoch: 0.005 * (1 - epoch / epochs),
-        label=f"char-lm, {steps * BATCH * WINDOW:,} characters per epoch",
+        clip_norm=CLIP_NORM,
+        schedule=lambda epoch: LR * (1 - epoch / epochs),
+        label=f"char-lm, {count * BATCH * WINDOW:,} characters per epoch",
     )
-    tokens_per_second = epochs * steps * BATCH * WINDOW / (time.perf_counter() - started)
+    tokens_per_second = epochs * count * BATCH * WINDOW / (time.perf_counter() - started)
     print("held-out bits per character:", *(f"{value:.2f}" for value in history.held_out))
     print(f"{tokens_per_second:,.0f} tokens (characters) per second, evaluation included\n")
     sample = alphabet.decode(model.write(alphabet.encode("\ndef "), 400, 0.7, rng))
     for line in sample.strip().splitlines():
         print("   ", line.encode("ascii", "backslashreplace").decode())
+    times = beside_torch(text, alphabet.size, options) if options.compare else {}
 
     def plot() -> Any:
         figure = new_figure()
         axes = figure.subplots()
-        seen = np.arange(1, epochs + 1) * steps * BATCH * WINDOW / 1e6
+        seen = np.arange(1, epochs + 1) * count * BATCH * WINDOW / 1e6
         axes.plot(seen, np.array(history.loss) / np.log(2), ".-", label="training (with dropout)")
         axes.plot(seen, history.held_out, ".-", label="held out")
         axes.axhline(baseline, color="gray", linestyle=":", label="3-gram model, held out")
@@ -210,13 +214,25 @@ def main(options: Options) -> Result:
             "tokens_per_second": tokens_per_second,
             "sample": sample,
             "history": history.as_dict(),
+            **times,
         },
     )
+
+
+def beside_torch(text: Any, size: int, options: Options) -> dict[str, Any]:
+    """The time of some training steps, in PyTorch and here."""
+    model = LanguageModel(size, options.dropout, np.random.default_rng(options.seed))
+    rounds = 5 if options.quick else 20
+    batches = list(islice(model.windows(text), 1 + 2 * rounds))
+    theirs = torch_language_model(model, LR, CLIP_NORM)
+    ours = steps(model.loss_and_grads, Adam(model.params, lr=LR), clip_norm=CLIP_NORM)
+    return compare(ours, theirs, batches, rounds, options.threads)
 
 
 demo = Demo(
     main,
     {
+        "--compare": OPTION,
         "--text": {
             "type": long_text,
             "metavar": "FILE",
