@@ -7,7 +7,7 @@ call's dtype, copied only where the argument is not one already.
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -92,7 +92,7 @@ def mask(name: str, value: Any, dims: str, shape: tuple[int, ...]) -> NDArray[np
     return checked
 
 
-def choice(name: str, value: Any, among: Sequence[str]) -> None:
+def choice(name: str, value: Any, among: Collection[str]) -> None:
     """Check an option given by name."""
     if value not in among:
         raise ValueError(f"{name} is {value!r}, expected one of {', '.join(map(repr, among))}")

@@ -1,4 +1,3 @@
-from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -12,7 +11,7 @@ ACTIVATIONS: dict[str, int]
 SERIAL_FLOPS: float
 
 class Tape:
-    dtype: str
+    dtype: np.dtype[Any]
     used: bool
     b_ih: bool
     b_hh: bool
@@ -23,31 +22,44 @@ class Tape:
     @property
     def shape(self) -> tuple[int, int, int, int, int, int]: ...
 
+def forward(
+    cell: int,
+    act: int,
+    x: Any,
+    h0: Any,
+    c0: Any,
+    w_ih: Any,
+    w_hh: Any,
+    b_ih: Any,
+    b_hh: Any,
+    w_hr: Any,
+    packing: Any,
+    resets: NDArray[np.uint8] | None,
+    reverse: bool,
+    need_tape: bool,
+    threads: int,
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None, Tape | None] | None: ...
+def backward(
+    tape: Any, cell: int, dy: Any, dh_n: Any, dc_n: Any, threads: int
+) -> tuple[NDArray[Any] | None, ...] | None: ...
 def build_info() -> dict[str, Any]: ...
 def omp_max_threads() -> int: ...
 def pause_openmp() -> None: ...
 def forked_child() -> None: ...
 def vmath(name: str, x: NDArray[Any]) -> NDArray[Any]: ...
-def fma_peak(dtype: str, seconds: float) -> float: ...
+def fma_peak(precision: str, seconds: float) -> float: ...
 
 class Packed: ...
+
+def pack(
+    cell: int, act: int, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, w_hr: Any
+) -> tuple[Packed, int]: ...
 
 class Steps:
     dtype: np.dtype[Any]
     turn: int
     def __new__(
-        cls,
-        layers: list[dict[str, Any]],
-        batch_size: int,
-        threads: int,
-        dtype: np.dtype[Any],
-        ndarray: type,
-        empty: Callable[..., NDArray[Any]],
+        cls, layers: list[dict[str, Any]], batch_size: int, threads: int, dtype: np.dtype[Any]
     ) -> Self: ...
     def step(self, x: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]: ...
-
-# Indexed by "float" or "double": the arguments are not looked at to choose.
-forward: Mapping[str, Callable[..., Tape | None]]
-backward: Mapping[str, Callable[..., None]]
-pack: Mapping[str, Callable[..., tuple[Packed, int]]]
-run_packed: Mapping[str, Callable[..., None]]
+    def run(self, x: NDArray[Any]) -> NDArray[Any]: ...

@@ -21,9 +21,7 @@ from libc.string cimport memcpy, memset
 import os
 import time
 
-ctypedef fused real:
-    float
-    double
+from numpy import asarray, dtype, empty, empty_like, ndarray
 
 cdef extern from *:
     """
@@ -59,6 +57,9 @@ ACTIVATIONS = {"tanh": RNNFAST_TANH, "relu": RNNFAST_RELU, "sigmoid": RNNFAST_SI
 # is busy; 10 MFLOP take about 50 us.
 SERIAL_FLOPS = 1e7
 cdef double serial_flops = SERIAL_FLOPS
+# Letting go of the GIL and taking it again costs 0.1 us: not for work of one or two.
+cdef double GIL_FLOPS = 1e5
+cdef size_t GIL_REALS = 10000
 # Rows of a block: enough to amortise the weights' way from the second cache (or the third, when they
 # are larger than it), few enough that the block's states stay there.
 cdef Py_ssize_t BLOCK_ROWS = 64, BLOCK_ROWS_LARGE = 128
@@ -70,6 +71,7 @@ cdef enum:
 cdef Py_ssize_t PROJECT_ROWS = 96
 
 cdef bint in_forked_child = False
+cdef object FLOAT32 = dtype("float32"), FLOAT64 = dtype("float64")
 cdef const rnnfast_kernels *table_f32
 cdef const rnnfast_kernels *table_f64
 
@@ -117,6 +119,10 @@ cdef inline int slots_of(int cell) noexcept nogil:
     return 1 if cell == RNNFAST_RNN else 4
 
 
+cdef inline int gates_of(int cell) noexcept nogil:
+    return 1 if cell == RNNFAST_RNN else 4 if cell == RNNFAST_LSTM else 3
+
+
 cdef class Packed:
     """Weights packed for the kernels: an immutable copy."""
     cdef rnnfast_packed w
@@ -128,11 +134,15 @@ cdef class Packed:
 
     cdef make(self, const rnnfast_kernels *k, const rnnfast_weights *w, bint backward):
         self.k = k
-        self.block = rnnfast_alloc(k.packed_size(w, backward) * k.size)
+        cdef size_t size = k.packed_size(w, backward)
+        self.block = rnnfast_alloc(size * k.size)
         if self.block == NULL:
             raise MemoryError()
-        with nogil:
+        if size < GIL_REALS:
             k.pack(w, backward, self.block, &self.w)
+        else:
+            with nogil:
+                k.pack(w, backward, self.block, &self.w)
 
 
 cdef Packed packed(const rnnfast_kernels *k, const rnnfast_weights *w, bint backward):
@@ -140,6 +150,7 @@ cdef Packed packed(const rnnfast_kernels *k, const rnnfast_weights *w, bint back
     p.make(k, w, backward)
     return p
 
+include "_arrays.pxi"      # NumPy arrays in and out
 include "_loop.pxi"        # the loop over time: forward_block, backward_block, over_blocks
 include "_products.pxi"    # after it: dx and the weight gradients
 
@@ -149,11 +160,10 @@ cdef class Tape:
     cdef Run f
     cdef Packed weights
     cdef void *block
-    cdef object x, active, offset, resets
-    cdef readonly object dtype
+    cdef object x, resets
+    cdef readonly object dtype, packing
     cdef readonly bint used
     cdef readonly bint b_ih, b_hh, w_hr
-    cdef public object packing
 
     def __dealloc__(self):
         rnnfast_free(self.block)
@@ -167,157 +177,173 @@ cdef class Tape:
         """(T, B, N, I, H, P)"""
         return self.f.T, self.f.B, self.f.N, self.f.w.I, self.f.w.H, self.f.w.P
 
-
-cdef inline const rnnfast_kernels *table(real one) noexcept nogil:
-    if real is float:
-        return table_f32
-    else:
-        return table_f64
-
-
-cdef rnnfast_weights weights(int cell, int act, const real[:, ::1] w_ih, const real[:, ::1] w_hh,
-                             const real[::1] b_ih, const real[::1] b_hh, const real[:, ::1] w_hr) noexcept:
-    cdef rnnfast_weights w
-    w.cell, w.act = cell, act
-    w.I, w.P = w_ih.shape[1], w_hh.shape[1]
-    w.H = w_hr.shape[1] if w_hr is not None else w.P
-    w.w_ih, w.w_hh = &w_ih[0, 0], &w_hh[0, 0]
-    w.b_ih = &b_ih[0] if b_ih is not None else NULL
-    w.b_hh = &b_hh[0] if b_hh is not None else NULL
-    w.w_hr = &w_hr[0, 0] if w_hr is not None else NULL
-    return w
+    cdef int allocate(self, Run *f) except -1:
+        """Memory for the states and gates of f."""
+        cdef Py_ssize_t states = (f.B + f.N) * f.Pp * f.k.size
+        cdef Py_ssize_t cells = (f.B + f.N) * f.Hp * f.k.size if f.w.cell == RNNFAST_LSTM else 0
+        self.block = rnnfast_alloc(states + cells + f.N * f.ldgates * f.k.size)
+        if self.block == NULL:
+            raise MemoryError()
+        f.states = <char *>self.block
+        f.cells = f.states + states if cells else NULL
+        f.gates = f.states + states + cells
+        return 0
 
 
-cdef Run start(Packed p, Py_ssize_t T, Py_ssize_t B, Py_ssize_t N) noexcept:
+cdef inline const rnnfast_kernels *table(char code) noexcept nogil:
+    return table_f32 if code == c"f" else table_f64
+
+
+cdef Run start(const rnnfast_kernels *k, const rnnfast_packed *w, Py_ssize_t T, Py_ssize_t B,
+               Py_ssize_t N) noexcept:
     cdef Run f
     memset(&f, 0, sizeof(f))
-    f.k, f.w = p.k, &p.w
+    f.k, f.w = k, w
     f.T, f.B, f.N = T, B, N
-    f.Hp, f.Pp = padded(p.k, p.w.H), padded(p.k, p.w.P)
-    f.ldgates = slots_of(p.w.cell) * f.Hp
+    f.Hp, f.Pp = padded(k, w.H), padded(k, w.P)
+    f.ldgates = slots_of(w.cell) * f.Hp
+    f.ldh0, f.ldc0 = w.P, w.H
     return f
 
 
-def forward(int cell, int act, Py_ssize_t T, const real[:, ::1] x not None, const real[:, ::1] h0,
-            const real[:, ::1] c0, const real[:, ::1] w_ih not None, const real[:, ::1] w_hh not None,
-            const real[::1] b_ih, const real[::1] b_hh, const real[:, ::1] w_hr,
-            const Py_ssize_t[::1] active, const Py_ssize_t[::1] offset, const uint8_t[::1] resets,
-            bint reverse, bint need_tape, int threads,
-            real[:, ::1] y not None, real[:, ::1] h_n not None, real[:, ::1] c_n):
-    """Fill y (N, P), h_n (B, P) and c_n (B, H); return a Tape or None. Everything is checked."""
-    cdef const rnnfast_kernels *k = table[real](0)
-    cdef rnnfast_weights w = weights[real](cell, act, w_ih, w_hh, b_ih, b_hh, w_hr)
+cdef bint take_weights(Views *v, rnnfast_weights *w, int cell, int act, Py_ssize_t I, object w_ih,
+                       object w_hh, object b_ih, object b_hh, object w_hr) noexcept:
+    """False if they are not plain arrays that fit each other."""
+    cdef Py_ssize_t rows, gates = gates_of(cell)
+    cdef Py_buffer *view = &v.view[v.n]
+    memset(w, 0, sizeof(rnnfast_weights))
+    w.cell, w.act, w.I = cell, act, I
+    w.w_hh = take(v, w_hh, 2, ANY)
+    if w.w_hh == NULL:
+        return False
+    rows, w.P = view.shape[0], view.shape[1]
+    w.H = rows // gates
+    w.w_ih = take(v, w_ih, 2, rows, I)
+    w.b_ih, w.b_hh = take(v, b_ih, 1, rows), take(v, b_hh, 1, rows)
+    w.w_hr = take(v, w_hr, 2, w.P, w.H)
+    if w_hr is None and w.P != w.H:
+        return False
+    return v.plain and w.w_ih != NULL and I > 0 and 0 < w.P <= w.H and w.H * gates == rows
+
+
+def forward(int cell, int act, x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, packing, resets, bint reverse,
+            bint need_tape, int threads):
+    """Return (y, h_n, c_n, tape), or None if an array is not as the kernels need it.
+
+    `packing` None: x is (T, B, I). Else it is (1, N, I), data rows, and the initial and final states
+    are in the order of `packing`. `resets`: uint8, a flag per data row.
+    """
+    cdef Views v = no_views()
+    try:
+        return forward_views(&v, cell, act, x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, packing, resets,
+                             reverse, need_tape, threads)
+    finally:
+        release(&v)
+
+
+cdef object forward_views(Views *v, int cell, int act, x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, packing,
+                          resets, bint reverse, bint need_tape, int threads):
+    cdef const void *x_data = take(v, x, 3, ANY)
+    if not v.plain or x_data == NULL:
+        return None
+    cdef Py_ssize_t T = v.view[0].shape[0], B = v.view[0].shape[1], I = v.view[0].shape[2], N = T * B
+    cdef Py_ssize_t steps = T, batch = B
+    cdef rnnfast_weights w
+    cdef const Py_ssize_t[::1] active, offset
+    cdef const uint8_t[::1] flags
+    if packing is not None:
+        active, offset = packing.active, packing.offset
+        steps, batch = len(active), len(packing.order)
+    if not take_weights(v, &w, cell, act, I, w_ih, w_hh, b_ih, b_hh, w_hr):
+        return None
+    cdef const void *h0_data = take(v, h0, 2, batch, w.P)
+    cdef const void *c0_data = take(v, c0, 2, batch, w.H)
+    if not v.plain:
+        return None
+
+    cdef const rnnfast_kernels *k = table(v.code)
     cdef Packed p = packed(k, &w, False)
-    cdef Run f = start(p, T, h_n.shape[0], x.shape[0])
+    cdef Run f = start(k, &p.w, steps, batch, N)
     cdef Tape tape = None
-    cdef Py_ssize_t states, cells
-    if active is not None:
+    f.x, f.h0, f.c0, f.reverse = <const char *>x_data, <const char *>h0_data, <const char *>c0_data, reverse
+    if packing is not None:
         f.active, f.offset = &active[0], &offset[0]
     if resets is not None:
-        f.resets = &resets[0]
-    f.reverse = reverse
-    f.x, f.y, f.h_n = <const char *>&x[0, 0], <char *>&y[0, 0], <char *>&h_n[0, 0]
-    if h0 is not None:
-        f.h0 = <const char *>&h0[0, 0]
-    if c0 is not None:
-        f.c0 = <const char *>&c0[0, 0]
-    if c_n is not None:
-        f.c_n = <char *>&c_n[0, 0]
+        flags = resets
+        f.resets = &flags[0]
+    y = new(v, <void **>&f.y, (T, B, w.P), 3)
+    h_n = new(v, <void **>&f.h_n, (batch, w.P), 2)
+    c_n = new(v, <void **>&f.c_n, (batch, w.H), 2) if cell == RNNFAST_LSTM else None
     if need_tape:
         tape = Tape.__new__(Tape)
-        states = (f.B + f.N) * f.Pp * k.size
-        cells = (f.B + f.N) * f.Hp * k.size if cell == RNNFAST_LSTM else 0
-        tape.block = rnnfast_alloc(states + cells + f.N * f.ldgates * k.size)
-        if tape.block == NULL:
-            raise MemoryError()
-        f.states = <char *>tape.block
-        f.cells = f.states + states if cells else NULL
-        f.gates = f.states + states + cells
-        tape.weights = packed(k, &w, True)
-        tape.x, tape.active, tape.offset, tape.resets = x, active, offset, resets
-        tape.dtype = "float32" if real is float else "float64"
+        tape.dtype, tape.x, tape.packing, tape.resets = dtype_of(v), x, packing, resets
         tape.b_ih, tape.b_hh, tape.w_hr = b_ih is not None, b_hh is not None, w_hr is not None
+        tape.weights = packed(k, &w, True)
+        tape.allocate(&f)
     over_blocks(&f, forward_block, threads)
     if tape is not None:
         tape.f = f
         tape.f.w = &tape.weights.w
-    return tape
+    return y, h_n, c_n, tape
 
 
-def backward(Tape tape not None, const real[:, ::1] dy, const real[:, ::1] dh_n, const real[:, ::1] dc_n,
-             int threads, real[:, ::1] dx not None, real[:, ::1] dh0 not None, real[:, ::1] dc0,
-             real[:, ::1] dw_ih not None, real[:, ::1] dw_hh not None, real[::1] db_ih,
-             real[::1] db_hh, real[:, ::1] dw_hr):
-    """Fill the gradients, all shapes as their variables, x and dy in data rows."""
-    cdef Run f = tape.f
-    cdef const rnnfast_kernels *k = f.k
-    if tape.used:  # by another thread, since it was checked
-        raise RuntimeError("tape was used by an earlier backward")
-    tape.used = True
-    if dy is not None:
-        f.dy = <const char *>&dy[0, 0]
-    if dh_n is not None:
-        f.dh_n = <const char *>&dh_n[0, 0]
-    if dc_n is not None:
-        f.dc_n = <const char *>&dc_n[0, 0]
-    f.dh0 = <char *>&dh0[0, 0]
-    if dc0 is not None:
-        f.dc0 = <char *>&dc0[0, 0]
-    cdef Py_ssize_t s, rows, projected = f.w.r != NULL, panels = f.Hp // k.lanes
-    cdef Py_ssize_t raw = projected * f.N * f.Hp * k.size, sums = projected * f.N * f.Pp * k.size
-    cdef Py_ssize_t compact = f.N * f.Pp * k.size if f.active != NULL else 0
-    cdef char *block = <char *>rnnfast_alloc(raw + sums + compact + f.ldgates * k.size)
-    if block == NULL:
-        raise MemoryError()
-    cdef char *h = f.states + (f.B * f.Pp * k.size if f.reverse else 0)
-    cdef char *bias = block + raw + sums + compact
-    if projected:
-        f.h_raw, f.dh_sum = block, block + raw
-    cdef rnnfast_wgrad whole
-    cdef int n
-    cdef Py_ssize_t most = 4 + (2 * f.w.I + 3 * f.w.H + f.w.P) // COLUMNS
-    cdef rnnfast_wgrad *jobs = <rnnfast_wgrad *>rnnfast_alloc(most * sizeof(rnnfast_wgrad))
-    if jobs == NULL:
-        rnnfast_free(block)
-        raise MemoryError()
+def backward(tape_given, int cell, dy, dh_n, dc_n, int threads):
+    """Return the gradients of x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, or None if the tape is not a
+    fresh one of this cell or an array is not as the kernels need it. x, dy and states as in `forward`.
+    """
+    if type(tape_given) is not Tape:
+        return None
+    cdef Tape tape = tape_given
+    if tape.used or gates_of(tape.f.w.cell) != gates_of(cell):
+        return None
+    cdef Views v = no_views(c"f" if tape.f.k.size == 4 else c"d")
     try:
-        over_blocks(&f, backward_block, threads)
-        if f.active != NULL:  # the states before each step, as data rows
-            h = block + raw + sums
-            for s in range(f.T):
-                memcpy(h + f.offset[s] * f.Pp * k.size, f.states + state_before(&f, s) * f.Pp * k.size,
-                       f.active[s] * f.Pp * k.size)
-        k.wgrad_plan(f.w, f.N, f.gates, f.x, h, f.Pp, &dw_ih[0, 0], &dw_hh[0, 0], bias, &whole)
-        n = by_columns(k, &whole, jobs)
-        if projected:
-            memset(&whole, 0, sizeof(whole))
-            whole.K, whole.H, whole.dz, whole.lddz = f.N, f.w.P, f.dh_sum, f.Pp
-            whole.slots = whole.terms = whole.term[0].slots = 1
-            whole.term[0].b, whole.term[0].ldb, whole.term[0].vec = f.h_raw, f.Hp, k.lanes
-            whole.term[0].c, whole.term[0].ldc = &dw_hr[0, 0], f.w.H
-            whole.term[0].n = f.w.H
-            n += by_columns(k, &whole, jobs + n)
-        over_products(&f, jobs, n, &dx[0, 0], useful_threads(&f, threads))
-        k.bias_grads(f.w, bias, &db_ih[0] if db_ih is not None else NULL,
-                     &db_hh[0] if db_hh is not None else NULL)
+        return backward_views(&v, tape, dy, dh_n, dc_n, threads)
     finally:
-        rnnfast_free(block)
-        rnnfast_free(jobs)
+        release(&v)
+
+
+cdef object backward_views(Views *v, Tape tape, dy, dh_n, dc_n, int threads):
+    cdef Run f = tape.f
+    cdef Py_ssize_t I = f.w.I, H = f.w.H, P = f.w.P, rows = gates_of(f.w.cell) * H
+    cdef Py_ssize_t T = f.T if f.active == NULL else 1, B = f.B if f.active == NULL else f.N
+    cdef Gradients to
+    memset(&to, 0, sizeof(to))
+    f.dy = <const char *>take(v, dy, 3, T, B, P)
+    f.dh_n = <const char *>take(v, dh_n, 2, f.B, P)
+    f.dc_n = <const char *>take(v, dc_n, 2, f.B, H)
+    if not v.plain:
+        return None
+    tape.used = True
+    x = new(v, &to.x, (T, B, I), 3)
+    h0 = new(v, <void **>&f.dh0, (f.B, P), 2)
+    c0 = new(v, <void **>&f.dc0, (f.B, H), 2) if f.w.cell == RNNFAST_LSTM else None
+    w_ih, w_hh = new(v, &to.w_ih, (rows, I), 2), new(v, &to.w_hh, (rows, P), 2)
+    b_ih = new(v, &to.b_ih, rows, 1) if tape.b_ih else None
+    b_hh = new(v, &to.b_hh, rows, 1) if tape.b_hh else None
+    w_hr = new(v, &to.w_hr, (P, H), 2) if tape.w_hr else None
+    run_backward(&f, &to, threads)
+    return x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr
+
+
+ctypedef fused real:
+    float
+    double
 
 
 def vmath(str name, const real[::1] x not None):
     """The kernels' own tanh, sigmoid, relu or identity of each element of x."""
-    import numpy as np
-    cdef real[::1] y = np.empty_like(x)
+    cdef real[::1] y = empty_like(x)
     cdef int act = ACTIVATIONS[name]
+    cdef const rnnfast_kernels *k = table(c"f" if real is float else c"d")
     with nogil:
-        table[real](0).math(act, x.shape[0], &x[0], &y[0])
-    return np.asarray(y)
+        k.math(act, x.shape[0], &x[0], &y[0])
+    return asarray(y)
 
 
-def fma_peak(str dtype, double seconds):
+def fma_peak(str precision, double seconds):
     """FLOP/s of independent multiply-adds in registers on one core: the best of runs of 2 ms."""
-    cdef const rnnfast_kernels *k = table_f32 if dtype == "float32" else table_f64
+    cdef const rnnfast_kernels *k = table(c"f" if precision == "float32" else c"d")
     cdef long repeats = 100000
     cdef double done, best = 0
     end = time.perf_counter() + seconds

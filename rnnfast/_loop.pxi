@@ -18,6 +18,7 @@ cdef struct Run:
     char *y
     char *h_n
     char *c_n
+    Py_ssize_t ldh0, ldc0        # of the initial and the final states, in reals
     # backward
     const char *dy
     const char *dh_n
@@ -50,13 +51,13 @@ cdef inline Py_ssize_t state_after(const Run *f, Py_ssize_t s) noexcept nogil:
     return data_row(f, s) if f.reverse else f.B + data_row(f, s)
 
 
-cdef void copy_rows(char *to, Py_ssize_t ldto, const char *source, Py_ssize_t ldfrom, Py_ssize_t rows,
-                    Py_ssize_t n) noexcept nogil:
-    """Copy n bytes of each row (all in bytes); zero up to ldto; a NULL source is zeros."""
+cdef void copy_rows(char *to, Py_ssize_t ldto, const char *source, Py_ssize_t ldfrom, Py_ssize_t first,
+                    Py_ssize_t rows, Py_ssize_t n) noexcept nogil:
+    """Copy n bytes of each row from `first` on (all in bytes); zero up to ldto; NULL is zeros."""
     cdef Py_ssize_t r
     for r in range(rows):
         if source != NULL:
-            memcpy(to + r * ldto, source + r * ldfrom, n)
+            memcpy(to + r * ldto, source + (first + r) * ldfrom, n)
             memset(to + r * ldto + n, 0, ldto - n)
         else:
             memset(to + r * ldto, 0, ldto)
@@ -117,11 +118,11 @@ cdef int forward_block(const Run *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nogi
     cdef char *h = f.states + (state_before(f, 0) + b0) * Pp if tape else scratch + part.h
     cdef char *h_other = scratch + part.h + rows * Pp
     cdef char *c = scratch + part.c
-    copy_rows(h, Pp, f.h0 + b0 * P if f.h0 != NULL else NULL, P, rows, P)
+    copy_rows(h, Pp, f.h0, f.ldh0 * size, b0, rows, P)
     if w.cell == RNNFAST_LSTM:
         if f.cells != NULL:
             c = f.cells + (state_before(f, 0) + b0) * Hp
-        copy_rows(c, Hp, f.c0 + b0 * w.H * size if f.c0 != NULL else NULL, w.H * size, rows, w.H * size)
+        copy_rows(c, Hp, f.c0, f.ldc0 * size, b0, rows, w.H * size)
     left = rows  # rows that have not ended
     for s in range(f.T):
         n = rows_of(f, s, b0, b1)
@@ -157,10 +158,10 @@ cdef int forward_block(const Run *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nogi
 
 cdef void end_rows(const Run *f, Py_ssize_t b, Py_ssize_t rows, const char *h, const char *c) noexcept nogil:
     """The final states of `rows` rows from b on."""
-    cdef Py_ssize_t P = f.w.P * f.k.size, H = f.w.H * f.k.size
-    copy_rows(f.h_n + b * P, P, h, f.Pp * f.k.size, rows, P)
+    cdef Py_ssize_t P = f.ldh0 * f.k.size, H = f.ldc0 * f.k.size
+    copy_rows(f.h_n + b * P, P, h, f.Pp * f.k.size, 0, rows, f.w.P * f.k.size)
     if f.w.cell == RNNFAST_LSTM:
-        copy_rows(f.c_n + b * H, H, c, f.Hp * f.k.size, rows, H)
+        copy_rows(f.c_n + b * H, H, c, f.Hp * f.k.size, 0, rows, f.w.H * f.k.size)
 
 
 cdef Py_ssize_t project_ahead(const Run *f, Py_ssize_t b0, Py_ssize_t b1, Py_ssize_t s, char *x,
@@ -196,9 +197,9 @@ cdef int backward_block(const Run *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nog
     step.lddy = w.P
     step.ldh = step.lddh = step.lddh_sum = f.Pp
     step.ldc = step.lddc = step.ldh_raw = step.ldwork = f.Hp
-    copy_rows(scratch, Pp, f.dh_n + b0 * P if f.dh_n != NULL else NULL, P, rows, P)
+    copy_rows(scratch, Pp, f.dh_n, P, b0, rows, P)
     if lstm:
-        copy_rows(dc, Hp, f.dc_n + b0 * H if f.dc_n != NULL else NULL, H, rows, H)
+        copy_rows(dc, Hp, f.dc_n, H, b0, rows, H)
     for s in range(f.T - 1, -1, -1):
         n = rows_of(f, s, b0, b1)
         if n == 0:
@@ -215,9 +216,9 @@ cdef int backward_block(const Run *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nog
         if f.h_raw != NULL:
             step.h_raw, step.dh_sum = f.h_raw + row * Hp, f.dh_sum + row * Pp
         f.k.dstep[w.cell](w, &step)
-    copy_rows(f.dh0 + b0 * P, P, scratch, Pp, rows, P)
+    copy_rows(f.dh0 + b0 * P, P, scratch, Pp, 0, rows, P)
     if lstm:
-        copy_rows(f.dc0 + b0 * H, H, dc, Hp, rows, H)
+        copy_rows(f.dc0 + b0 * H, H, dc, Hp, 0, rows, H)
     rnnfast_flush_leave(flush)
     rnnfast_free(scratch)
     return 0
@@ -236,20 +237,30 @@ cdef int useful_threads(const Run *f, int threads) noexcept nogil:
 
 cdef int over_blocks(const Run *f, block_function run, int threads) except -1:
     """All rows, in blocks of about equal size; one thread takes a block after the other."""
-    cdef Py_ssize_t blocks, b, rows = BLOCK_ROWS_LARGE if weight_bytes(f) > LARGE else BLOCK_ROWS
-    cdef int failed = 0
+    cdef Py_ssize_t blocks, rows = BLOCK_ROWS_LARGE if weight_bytes(f) > LARGE else BLOCK_ROWS
+    cdef int failed
     threads = min(useful_threads(f, threads), max(f.B, 1))
     blocks = max((f.B + rows - 1) // rows, 1)
     if threads > 1:  # ragged rows: twice the blocks, so that the longest ones do not decide alone
         blocks = (blocks + threads - 1) // threads * threads * (1 if f.active == NULL else 2)
     blocks = min(blocks, max(f.B, 1))
-    with nogil:
-        if threads == 1:
-            for b in range(blocks):
-                failed |= run(f, b * f.B // blocks, (b + 1) * f.B // blocks)
-        else:
-            for b in prange(blocks, num_threads=threads, schedule="dynamic", chunksize=1):
-                failed |= run(f, b * f.B // blocks, (b + 1) * f.B // blocks)
+    if flops(f) < GIL_FLOPS:
+        failed = run_blocks(f, run, blocks, threads)
+    else:
+        with nogil:
+            failed = run_blocks(f, run, blocks, threads)
     if failed:
         raise MemoryError()
     return 0
+
+
+cdef int run_blocks(const Run *f, block_function run, Py_ssize_t blocks, int threads) noexcept nogil:
+    cdef Py_ssize_t b
+    cdef int failed = 0
+    if threads == 1:
+        for b in range(blocks):
+            failed |= run(f, b * f.B // blocks, (b + 1) * f.B // blocks)
+    else:
+        for b in prange(blocks, num_threads=threads, schedule="dynamic", chunksize=1):
+            failed |= run(f, b * f.B // blocks, (b + 1) * f.B // blocks)
+    return failed

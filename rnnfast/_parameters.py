@@ -6,6 +6,7 @@ direction`` is row ``k`` of every state.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping
 from numbers import Real
@@ -32,12 +33,14 @@ _DEFAULTS = {  # what a layer's repr leaves out
 }
 
 
+_ORDER = "w_ih", "w_hh", "b_ih", "b_hh", "w_hr"
+
+
 class Parameters:
     """Options and named parameters of a layer. A subclass describes its cell."""
 
     _gates: ClassVar[int]
     _state_letters: ClassVar[tuple[str, ...]]  # last axis of each part of the state, P or H
-    _options: ClassVar[tuple[str, ...]]  # attributes that are keywords of the cell's forward
 
     def __init__(
         self,
@@ -76,12 +79,10 @@ class Parameters:
         self._sizes = tuple(sizes[letter] for letter in self._state_letters)
         self._cells: list[tuple[tuple[str, str], ...]] = []  # (functional's name, parameter's name)
         self._shapes: dict[str, tuple[int, ...]] = {}
+        self._names: list[tuple[str, ...]] = []  # the same in the kernels' order, "" if it has none
+        self._checked: tuple[Array, ...] = ()
         self._name_parameters()
-        bound = self.hidden_size**-0.5
-        self.params: dict[str, Array] = {
-            name: self.rng.uniform(-bound, bound, shape).astype(self.dtype)
-            for name, shape in self._shapes.items()
-        }
+        self.params = self._initial_values()
 
     def _name_parameters(self) -> None:
         rows, out = self._gates * self.hidden_size, self._sizes[0]
@@ -96,7 +97,21 @@ class Parameters:
                 kinds = {"w": "weight", "b": "bias"}
                 names = {short: f"{kinds[short[0]]}{short[1:]}{suffix}" for short in shapes}
                 self._cells.append(tuple(names.items()))
+                self._names.append(tuple(names.get(short, "") for short in _ORDER))
                 self._shapes |= {name: shapes[short] for short, name in names.items()}
+
+    def _initial_values(self) -> dict[str, Array]:
+        bound = self.hidden_size**-0.5
+        return {
+            name: self.rng.uniform(-bound, bound, shape).astype(self.dtype)
+            for name, shape in self._shapes.items()
+        }
+
+    def _weights(self, k: int) -> tuple[Any, Any, Any, Any, Any]:
+        """Return cell k's w_ih, w_hh, b_ih, b_hh, w_hr; None for what it has not."""
+        get = self.params.get
+        w_ih, w_hh, b_ih, b_hh, w_hr = self._names[k]
+        return get(w_ih), get(w_hh), get(b_ih), get(b_hh), get(w_hr)
 
     def __repr__(self) -> str:
         words = [str(self.input_size), str(self.hidden_size)]
@@ -131,6 +146,28 @@ class Parameters:
         values = {name: value.copy() for name, value in state_dict.items()}  # may overlap params
         for name, value in values.items():
             self.params[name][...] = value
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the parameters and the options to a safetensors file, for `rnnfast.load`.
+
+        The parameters have their own names in it, so that other readers of the format get what
+        `state_dict` gives. Not saved: `rng`.
+
+        Parameters
+        ----------
+        path : path
+            Replaced if it exists, in one step: nobody sees half a file.
+
+        Raises
+        ------
+        ImportError
+            safetensors is not installed (`pip install rnnfast[files]`).
+        OSError
+            The file cannot be written; an older one is left as it was.
+        """
+        from . import _files
+
+        _files.save(self, path)
 
     def _check_named(self, name: str, arrays: Mapping[str, Array], writeable: bool = False) -> None:
         """Raise unless `arrays` has the parameters' names, shapes and dtype."""

@@ -27,22 +27,31 @@ cdef int by_columns(const rnnfast_kernels *k, const rnnfast_wgrad *g, rnnfast_wg
 
 cdef int over_products(const Run *f, const rnnfast_wgrad *g, int n, void *dx, int threads) except -1:
     """dx in stretches of rows and the weight gradients in stretches of panels: independent outputs."""
-    cdef Py_ssize_t dx_parts = max(f.N // 128, 1)
-    cdef Py_ssize_t parts = 1 if threads == 1 else 2 * threads
-    cdef Py_ssize_t i, scratch = 0
-    cdef int failed = 0, j
+    cdef Py_ssize_t scratch = 0
+    cdef int failed, j
     for j in range(n):
         scratch = max(scratch, <Py_ssize_t>f.k.wgrad_scratch(&g[j]))
-    with nogil:
-        if threads == 1:
-            for i in range(dx_parts + n):
-                failed |= product(f, g, dx, dx_parts, parts, i, scratch)
-        else:
-            for i in prange(dx_parts + n * parts, num_threads=threads, schedule="dynamic", chunksize=1):
-                failed |= product(f, g, dx, dx_parts, parts, i, scratch)
+    if flops(f) < GIL_FLOPS:
+        failed = run_products(f, g, n, dx, threads, scratch)
+    else:
+        with nogil:
+            failed = run_products(f, g, n, dx, threads, scratch)
     if failed:
         raise MemoryError()
     return 0
+
+
+cdef int run_products(const Run *f, const rnnfast_wgrad *g, int n, void *dx, int threads,
+                      Py_ssize_t scratch) noexcept nogil:
+    cdef Py_ssize_t dx_parts = max(f.N // 128, 1), parts = 1 if threads == 1 else 2 * threads, i
+    cdef int failed = 0
+    if threads == 1:
+        for i in range(dx_parts + n):
+            failed |= product(f, g, dx, dx_parts, parts, i, scratch)
+    else:
+        for i in prange(dx_parts + n * parts, num_threads=threads, schedule="dynamic", chunksize=1):
+            failed |= product(f, g, dx, dx_parts, parts, i, scratch)
+    return failed
 
 
 cdef int product(const Run *f, const rnnfast_wgrad *g, void *dx, Py_ssize_t dx_parts, Py_ssize_t parts,
@@ -73,3 +82,57 @@ cdef int product(const Run *f, const rnnfast_wgrad *g, void *dx, Py_ssize_t dx_p
     rnnfast_flush_leave(flush)
     rnnfast_free(memory)
     return 0
+
+
+cdef struct Gradients:           # of one call; NULL: not wanted
+    void *x
+    void *w_ih
+    void *w_hh
+    void *b_ih
+    void *b_hh
+    void *w_hr
+
+
+cdef int run_backward(Run *f, const Gradients *to, int threads) except -1:
+    """The loop over time, then the products; f has the upstream gradients and those of the states."""
+    cdef const rnnfast_kernels *k = f.k
+    cdef Py_ssize_t projected = f.w.r != NULL, most = 4 + (2 * f.w.I + 3 * f.w.H + f.w.P) // COLUMNS
+    cdef Py_ssize_t raw = projected * f.N * f.Hp * k.size, sums = projected * f.N * f.Pp * k.size
+    cdef Py_ssize_t compact = f.N * f.Pp * k.size if f.active != NULL else 0
+    cdef Py_ssize_t biases = f.ldgates * k.size
+    cdef char *block = <char *>rnnfast_alloc(raw + sums + compact + biases + most * sizeof(rnnfast_wgrad))
+    if block == NULL:
+        raise MemoryError()
+    cdef char *h = f.states + (f.B * f.Pp * k.size if f.reverse else 0)
+    cdef char *bias = block + raw + sums + compact
+    cdef rnnfast_wgrad *jobs = <rnnfast_wgrad *>(bias + biases)
+    cdef rnnfast_wgrad whole
+    cdef int n
+    if projected:
+        f.h_raw, f.dh_sum = block, block + raw
+    try:
+        over_blocks(f, backward_block, threads)
+        if f.active != NULL:
+            h = block + raw + sums
+            compact_states(f, h)
+        k.wgrad_plan(f.w, f.N, f.gates, f.x, h, f.Pp, to.w_ih, to.w_hh, bias, &whole)
+        n = by_columns(k, &whole, jobs)
+        if projected:
+            memset(&whole, 0, sizeof(whole))
+            whole.K, whole.H, whole.dz, whole.lddz = f.N, f.w.P, f.dh_sum, f.Pp
+            whole.slots = whole.terms = whole.term[0].slots = 1
+            whole.term[0].b, whole.term[0].ldb, whole.term[0].vec = f.h_raw, f.Hp, k.lanes
+            whole.term[0].c, whole.term[0].ldc, whole.term[0].n = to.w_hr, f.w.H, f.w.H
+            n += by_columns(k, &whole, jobs + n)
+        over_products(f, jobs, n, to.x, useful_threads(f, threads))
+        k.bias_grads(f.w, bias, to.b_ih, to.b_hh)
+    finally:
+        rnnfast_free(block)
+    return 0
+
+
+cdef void compact_states(const Run *f, char *to) noexcept nogil:
+    """The states before each step as data rows."""
+    cdef Py_ssize_t s, row = f.Pp * f.k.size
+    for s in range(f.T):
+        memcpy(to + f.offset[s] * row, f.states + state_before(f, s) * row, f.active[s] * row)

@@ -5,13 +5,14 @@ Letters and cells as in `rnnfast._parameters`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
+from operator import is_
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
 
-from . import _check
+from . import _calls, _check
 from ._parameters import Array, Parameters, check_array, check_kind
 from .stream import Stream
 
@@ -34,15 +35,18 @@ class Tape:
     layer: Recurrent[Any]
     batch: tuple[int, ...]  # (B,), or () if the input was unbatched
     y_shape: tuple[int, ...]
-    cells: list[Any]  # of each cell the tape of its functional forward; emptied by backward
+    cells: list[Any]  # of each cell the tape of its forward; emptied by backward
     masks: list[Array | None]  # of each stacked layer the dropout mask on its input
 
 
 class Recurrent(Parameters, Generic[State]):
-    """The passes, the same for every cell. A subclass names its cell's functions."""
+    """The passes, the same for every cell. A subclass names its cell."""
 
-    _forward_cell: ClassVar[Callable[..., Any]]
-    _backward_cell: ClassVar[Callable[..., Any]]
+    _reverse = False  # whether the first direction is the one from the end
+
+    def _kind(self) -> tuple[int, int]:
+        """Return the kernels' numbers for the cell and its nonlinearity."""
+        raise NotImplementedError
 
     def __call__(
         self,
@@ -111,15 +115,15 @@ class Recurrent(Parameters, Generic[State]):
         *,
         training: bool,
     ) -> tuple[Array, State, Tape]:
-        self._check_named("params", self.params)
+        self._check_params()
         batch = self._check_input(x, lengths)
         states = self._check_state("state", state, batch)
         if resets is not None:
             resets = _check.mask("resets", resets, "x.shape[:-1]", x.shape[:-1])
             resets = self._time_major(resets, batch)
         x = self._time_major(x, batch)
-        options = {name: getattr(self, name) for name in self._options}
-        finals: list[tuple[Array, ...]] = []
+        cell, act = self._kind()
+        finals: list[tuple[Any, ...]] = []
         tapes: list[Any] = []
         masks: list[Array | None] = []
         for layer in range(self.num_layers):
@@ -129,23 +133,25 @@ class Recurrent(Parameters, Generic[State]):
             ys = []
             for direction in range(self._directions):
                 k = layer * self._directions + direction
-                y, *final, tape = self._forward_cell(
+                y, h_n, c_n, cell_tape = _calls.forward(
+                    cell,
+                    act,
                     x,
-                    *(None if part is None else part[k] for part in states),
-                    **{short: self.params[name] for short, name in self._cells[k]},
-                    **options,
+                    *self._cell_state(states, k),
+                    *self._weights(k),
                     lengths=lengths,
                     resets=resets,
-                    reverse=direction == 1,
+                    reverse=(direction == 1) != self._reverse,
                     need_tape=training,
                     threads=threads,
                 )
                 ys.append(y)
-                finals.append(final)
-                tapes.append(tape)
+                finals.append((h_n, c_n))
+                tapes.append(cell_tape)
             x = ys[0] if len(ys) == 1 else np.concatenate(ys, axis=2)
         y = self._as_given(x, batch)
-        return y, self._join(finals, batch), Tape(self, batch, y.shape, tapes, masks)
+        tape = Tape(self, batch, y.shape, tapes, masks) if training else None
+        return y, self._join(finals, batch), cast(Tape, tape)
 
     def backward(
         self,
@@ -190,28 +196,26 @@ class Recurrent(Parameters, Generic[State]):
         dout, dstates = self._check_upstream(tape, dy, dstate)
         if accumulate is not None:
             self._check_named("accumulate", accumulate, writeable=True)
-        size = self._sizes[0]
-        dstarts: list[tuple[Array, ...]] = [()] * len(self._cells)
+        cell, _ = self._kind()
+        dstarts: list[tuple[Any, ...]] = [()] * len(self._cells)
         params: dict[str, Any] = dict.fromkeys(self.params)  # in their order
         for layer in reversed(range(self.num_layers)):
             dxs = []
             for direction in range(self._directions):
                 k = layer * self._directions + direction
-                at = slice(direction * size, (direction + 1) * size)
-                grads = self._backward_cell(
-                    tape.cells[k],
-                    None if dout is None else dout[:, :, at],
-                    *(None if part is None else part[k] for part in dstates),
-                    threads=threads,
+                dy_k, dstate_k = self._side(dout, direction), self._cell_state(dstates, k)
+                dx, dh0, dc0, *weights = _calls.backward(
+                    cell, tape.cells[k], dy_k, *dstate_k, threads
                 )
-                dxs.append(grads.x)
-                dstarts[k] = grads[1 : 1 + len(dstates)]
-                params |= {name: getattr(grads, short) for short, name in self._cells[k]}
+                dxs.append(dx)
+                dstarts[k] = dh0, dc0
+                params.update(zip(self._names[k], weights, strict=True))
             dout = dxs[0]
             for dx in dxs[1:]:
                 dout += dx
             if tape.masks[layer] is not None:
                 dout *= tape.masks[layer]
+        params.pop("", None)
         tape.cells, tape.masks = [], []
         if accumulate is not None:
             for name, gradient in params.items():
@@ -226,6 +230,18 @@ class Recurrent(Parameters, Generic[State]):
         return Stream(self, batch_size, state, threads)
 
     # ------------------------------------------------------------------------------------ steps
+
+    def _cell_state(self, parts: list[Array | None], k: int) -> tuple[Array | None, Array | None]:
+        """Return cell k's h and c (None but for the LSTM) of what `_check_state` returned."""
+        h, c = parts[0], parts[1] if len(parts) == 2 else None
+        return None if h is None else h[k], None if c is None else c[k]
+
+    def _side(self, both: Any, direction: int) -> Any:
+        """Return one direction's columns of a layer's output or its gradient."""
+        if both is None or self._directions == 1:
+            return both
+        P = self._sizes[0]
+        return both[:, :, direction * P : (direction + 1) * P]
 
     def _dropout_mask(self, shape: tuple[int, ...]) -> Array | None:
         """Inverted dropout: 0 with probability p, else 1 / (1 - p)."""
@@ -249,20 +265,29 @@ class Recurrent(Parameters, Generic[State]):
         return a.swapaxes(0, 1) if self.batch_first else a
 
     def _join(self, cells: Sequence[Sequence[Array]], batch: tuple[int, ...]) -> State:
-        """Turn each cell's parts of the state, (B, .), into what the user sees."""
+        """Turn each cell's (h, c), (B, .), into what the user sees."""
+        count = len(self._sizes)
         if len(cells) == 1:
-            parts = [part[None] for part in cells[0]]
+            parts = [part[None] for part in cells[0][:count]]
         else:
-            parts = [np.array(part) for part in zip(*cells, strict=True)]
+            parts = [np.array([cell[i] for cell in cells]) for i in range(count)]
         if not batch:
             parts = [part[:, 0] for part in parts]
         return cast(State, parts[0] if len(parts) == 1 else tuple(parts))
 
     # ----------------------------------------------------------------------------------- checks
 
+    def _check_params(self) -> None:
+        """Check `params`, unless they are the very arrays of last time."""
+        values = tuple(self.params.values()) if type(self.params) is dict else ()
+        if len(values) != len(self._checked) or not all(map(is_, values, self._checked)):
+            self._check_named("params", self.params)
+            self._checked = values
+
     def _check_input(self, x: Array, lengths: Array | None) -> tuple[int, ...]:
         """Return (B,), or () for unbatched input."""
-        check_kind("x", x, self.dtype)
+        if type(x) is not np.ndarray or x.dtype is not self.dtype:
+            check_kind("x", x, self.dtype)
         if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
             batched = "(B, T, I)" if self.batch_first else "(T, B, I)"
             raise ValueError(

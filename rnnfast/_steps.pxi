@@ -1,28 +1,17 @@
 # Streaming: part of _kernels.pyx.
 
-cdef extern from "Python.h":
-    int PyBUF_FORMAT, PyBUF_C_CONTIGUOUS, PyBUF_WRITABLE
-    int PyObject_GetBuffer(object, Py_buffer *, int) except -1
-    void PyBuffer_Release(Py_buffer *)
-
-
-def pack(int cell, int act, const real[:, ::1] w_ih not None, const real[:, ::1] w_hh not None,
-         const real[::1] b_ih, const real[::1] b_hh, const real[:, ::1] w_hr):
-    cdef const rnnfast_kernels *k = table[real](0)
-    cdef rnnfast_weights w = weights[real](cell, act, w_ih, w_hh, b_ih, b_hh, w_hr)
-    return packed(k, &w, False), k.lanes
-
-
-def run_packed(Packed p not None, Py_ssize_t T, const real[:, ::1] x not None,
-               const real[:, ::1] h0 not None, const real[:, ::1] c0, int threads,
-               real[:, ::1] y not None, real[:, ::1] h_n not None, real[:, ::1] c_n):
-    """`forward` of a dense sequence with packed weights."""
-    cdef Run f = start(p, T, h_n.shape[0], x.shape[0])
-    f.x, f.y = <const char *>&x[0, 0], <char *>&y[0, 0]
-    f.h0, f.h_n = <const char *>&h0[0, 0], <char *>&h_n[0, 0]
-    if c0 is not None:
-        f.c0, f.c_n = <const char *>&c0[0, 0], <char *>&c_n[0, 0]
-    over_blocks(&f, forward_block, threads)
+def pack(int cell, int act, w_ih, w_hh, b_ih, b_hh, w_hr):
+    """Return the packed weights and the lanes of a vector. The arrays are plain and fit each other."""
+    cdef Views v = no_views()
+    cdef rnnfast_weights w
+    cdef Packed p
+    try:
+        if not take_weights(&v, &w, cell, act, w_ih.shape[1], w_ih, w_hh, b_ih, b_hh, w_hr):
+            raise ValueError("arrays that do not fit each other")
+        p = packed(table(v.code), &w, False)
+    finally:
+        release(&v)
+    return p, p.k.lanes
 
 
 cdef class Steps:
@@ -38,16 +27,15 @@ cdef class Steps:
     cdef Py_ssize_t B
     cdef int n, threads
     cdef double flops
-    cdef object ndarray, empty
     cdef readonly object dtype
     cdef readonly int turn
 
-    def __cinit__(self, list layers, Py_ssize_t batch_size, int threads, dtype, type ndarray, empty):
+    def __cinit__(self, list layers, Py_ssize_t batch_size, int threads, dtype):
         cdef Packed p
         cdef rnnfast_step *s
         cdef Py_ssize_t l
         self.layers, self.B, self.n, self.threads = layers, batch_size, len(layers), threads
-        self.dtype, self.ndarray, self.empty = dtype, ndarray, empty
+        self.dtype = dtype
         self.steps = <rnnfast_step *>rnnfast_alloc(self.n * sizeof(rnnfast_step))
         self.w = <const rnnfast_packed **>rnnfast_alloc(self.n * sizeof(void *))
         if self.steps == NULL or self.w == NULL:
@@ -91,49 +79,99 @@ cdef class Steps:
         ValueError
             A shape does not fit, or `out` cannot be written to.
         """
-        cdef Py_buffer xv, yv
+        cdef char code = c"f" if self.k.size == 4 else c"d"
         cdef Py_ssize_t I = self.w[0].I, P = self.w[self.n - 1].P
-        if type(x) is not self.ndarray:
-            x = self.accept_x(x)
+        cdef Views v = no_views(code)
+        cdef int ndim
         try:
-            PyObject_GetBuffer(x, &xv, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS)
-        except (ValueError, BufferError):
-            x = self.accept_x(x)
-            PyObject_GetBuffer(x, &xv, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS)
-        try:
-            if not self.fits(&xv, I):
-                self.accept_x(x)
+            take(&v, x, ANY, ANY)
+            if v.n == 0 or not v.plain or not self.fits(&v.view[0], I):
+                x = self.accept_x(x)
+                release(&v)
+                v = no_views(code)
+                take(&v, x, ANY, ANY)
+            ndim = v.view[0].ndim
             if out is None:
-                out = self.empty(P if xv.ndim == 1 else <object>(self.B, P), self.dtype)
-            elif type(out) is not self.ndarray:
-                self.accept_out(out, xv.ndim)
-            try:
-                PyObject_GetBuffer(out, &yv, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
-            except (ValueError, BufferError):
-                self.accept_out(out, xv.ndim)
-                raise
-            try:
-                if not self.fits(&yv, P) or yv.ndim != xv.ndim:
-                    self.accept_out(out, xv.ndim)
-                if <char *>yv.buf < <char *>xv.buf + xv.len and <char *>xv.buf < <char *>yv.buf + yv.len:
-                    raise ValueError("out overlaps x, expected memory of its own")
-                self.advance(xv.buf, yv.buf)
-            finally:
-                PyBuffer_Release(&yv)
+                out = empty(P if ndim == 1 else <object>(self.B, P), self.dtype)
+            take(&v, out, ndim, ANY, ANY, ANY, PyBUF_WRITABLE)
+            if v.n == 1 or not v.plain or not self.fits(&v.view[1], P):
+                self.accept_out(out, ndim)
+            if overlap(&v.view[0], &v.view[1]):
+                raise ValueError("out overlaps x, expected memory of its own")
+            self.advance(v.view[0].buf, v.view[1].buf)
         finally:
-            PyBuffer_Release(&xv)
+            release(&v)
         return out
 
-    cdef bint fits(self, Py_buffer *v, Py_ssize_t n) noexcept:
-        if v.format[0] != (c"f" if self.k.size == 4 else c"d") or v.format[1] != 0:
-            return False
+    def run(self, x):
+        """Take a chunk of steps, going on from the state and carrying it further.
+
+        Parameters
+        ----------
+        x : ndarray, shape (T, B, I), or (T, I) if the batch size is 1
+
+        Returns
+        -------
+        ndarray
+            The outputs, (T, B, P) or (T, P).
+
+        Raises
+        ------
+        TypeError, ValueError
+            `x` is not an ndarray of the layer's dtype and of that shape.
+        """
+        cdef char code = c"f" if self.k.size == 4 else c"d"
+        cdef Py_ssize_t I = self.w[0].I, P = self.w[self.n - 1].P, T
+        cdef Views v = no_views(code)
+        cdef void *ys
+        try:
+            take(&v, x, ANY, ANY)
+            if v.n == 0 or not v.plain or not self.fits_chunk(&v.view[0], I):
+                x = self.accept_chunk(x)
+                release(&v)
+                v = no_views(code)
+                take(&v, x, ANY, ANY)
+            T = v.view[0].shape[0]
+            shape = <object>(T, P) if v.view[0].ndim == 2 else <object>(T, self.B, P)
+            y = new(&v, &ys, shape, v.view[0].ndim)
+            self.run_layers(T, <const char *>v.view[0].buf, <char *>ys)
+        finally:
+            release(&v)
+        return y
+
+    cdef int run_layers(self, Py_ssize_t T, const char *x, char *y) except -1:
+        cdef Py_ssize_t l, size = T * self.B * self.w[0].P * self.k.size
+        cdef char *between = <char *>rnnfast_alloc(min(self.n - 1, 2) * size) if self.n > 1 else NULL
+        cdef char *to
+        cdef Run f
+        if self.n > 1 and between == NULL:
+            raise MemoryError()
+        try:
+            for l in range(self.n):
+                to = y if l == self.n - 1 else between + l % 2 * size
+                f = start(self.k, self.w[l], T, self.B, T * self.B)
+                f.x, f.y = x, to
+                f.h_n, f.ldh0 = <char *>self.steps[l].h, f.Pp
+                f.c_n, f.ldc0 = <char *>self.steps[l].c_next, f.Hp
+                f.h0, f.c0 = f.h_n, f.c_n
+                over_blocks(&f, forward_block, self.threads)
+                x = to
+        finally:
+            rnnfast_free(between)
+        return 0
+
+    cdef bint fits(self, const Py_buffer *v, Py_ssize_t n) noexcept:
         if v.ndim == 2:
             return v.shape[0] == self.B and v.shape[1] == n
         return v.ndim == 1 and self.B == 1 and v.shape[0] == n
 
+    cdef bint fits_chunk(self, const Py_buffer *v, Py_ssize_t n) noexcept:
+        if v.ndim == 3:
+            return v.shape[1] == self.B and v.shape[2] == n
+        return v.ndim == 2 and self.B == 1 and v.shape[1] == n
+
     cdef void advance(self, const void *x, void *y) noexcept:
-        """Letting go of the GIL costs as much as a small step."""
-        if self.flops < 1e5:
+        if self.flops < GIL_FLOPS:
             self.advance_layers(x, y)
         else:
             with nogil:
@@ -160,6 +198,10 @@ cdef class Steps:
         else:
             for b in prange(threads, num_threads=threads, schedule="static"):
                 step_rows(self.k, w, s, b * self.B // threads, (b + 1) * self.B // threads)
+
+
+cdef inline bint overlap(const Py_buffer *a, const Py_buffer *b) noexcept:
+    return <char *>a.buf < <char *>b.buf + b.len and <char *>b.buf < <char *>a.buf + a.len
 
 
 cdef void *address(array) except? NULL:

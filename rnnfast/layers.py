@@ -9,13 +9,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import DTypeLike
 
-from . import _check, functional
+from . import _check, _kernels
 from ._parameters import Array, Seed
 from ._recurrent import Recurrent
 
 __all__ = ["GRU", "LSTM", "RNN"]
-
-_NONLINEARITIES = ("tanh", "relu", "sigmoid", "identity")
 
 
 class RNN(Recurrent[Array]):
@@ -74,9 +72,6 @@ class RNN(Recurrent[Array]):
 
     _gates = 1
     _state_letters = ("P",)
-    _options = ("nonlinearity",)
-    _forward_cell = staticmethod(functional.rnn_forward)
-    _backward_cell = staticmethod(functional.rnn_backward)
 
     def __init__(
         self,
@@ -92,7 +87,7 @@ class RNN(Recurrent[Array]):
         dtype: DTypeLike = np.float32,
         rng: Seed = None,
     ) -> None:
-        _check.choice("nonlinearity", nonlinearity, _NONLINEARITIES)
+        _check.choice("nonlinearity", nonlinearity, _kernels.ACTIVATIONS)
         self.nonlinearity = nonlinearity
         super().__init__(
             input_size,
@@ -105,6 +100,9 @@ class RNN(Recurrent[Array]):
             dtype=dtype,
             rng=rng,
         )
+
+    def _kind(self) -> tuple[int, int]:
+        return _kernels.RNN, _kernels.ACTIVATIONS[self.nonlinearity]
 
 
 class GRU(Recurrent[Array]):
@@ -133,9 +131,6 @@ class GRU(Recurrent[Array]):
 
     _gates = 3
     _state_letters = ("P",)
-    _options = ("reset_after",)
-    _forward_cell = staticmethod(functional.gru_forward)
-    _backward_cell = staticmethod(functional.gru_backward)
 
     def __init__(
         self,
@@ -164,6 +159,9 @@ class GRU(Recurrent[Array]):
             rng=rng,
         )
 
+    def _kind(self) -> tuple[int, int]:
+        return _kernels.GRU if self.reset_after else _kernels.GRU_RESET_BEFORE, 0
+
 
 class LSTM(Recurrent[tuple[Array, Array]]):
     """Long short-term memory (Hochreiter & Schmidhuber 1997, Gers 2000), gates i, f, g, o.
@@ -191,9 +189,6 @@ class LSTM(Recurrent[tuple[Array, Array]]):
 
     _gates = 4
     _state_letters = ("P", "H")
-    _options = ()
-    _forward_cell = staticmethod(functional.lstm_forward)
-    _backward_cell = staticmethod(functional.lstm_backward)
 
     def __init__(
         self,
@@ -221,3 +216,6 @@ class LSTM(Recurrent[tuple[Array, Array]]):
             rng=rng,
             proj_size=proj_size,
         )
+
+    def _kind(self) -> tuple[int, int]:
+        return _kernels.LSTM, 0

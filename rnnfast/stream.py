@@ -41,7 +41,6 @@ class Stream(_kernels.Steps):
     _layer: Any
     _layers: list[dict[str, Any]]
     _batch_size: int
-    _threads: int
 
     def __new__(
         cls, layer: Any, batch_size: int = 1, state: Any = None, threads: int | None = None
@@ -51,10 +50,11 @@ class Stream(_kernels.Steps):
                 "layer is bidirectional, expected one direction: the other needs the end"
             )
         B = _check.integer("batch_size", batch_size, 0)
+        layer._check_params()
         layers = [_pack(layer, k, B) for k in range(layer.num_layers)]
         threads = resolve(threads)
-        self = super().__new__(cls, layers, B, threads, layer.dtype, np.ndarray, np.empty)
-        self._layer, self._layers, self._batch_size, self._threads = layer, layers, B, threads
+        self = super().__new__(cls, layers, B, threads, layer.dtype)
+        self._layer, self._layers, self._batch_size = layer, layers, B
         self.state = state
         return self
 
@@ -93,50 +93,24 @@ class Stream(_kernels.Steps):
             if layer["c"] is not None:
                 layer["c"][rows] = 0
 
-    def run(self, x: Array) -> Array:
-        """Take a chunk of steps, going on from the state and carrying it further.
-
-        Parameters
-        ----------
-        x : ndarray, shape (T, B, I), or (T, I) if the batch size is 1
-
-        Returns
-        -------
-        y : ndarray, shape (T, B, P), or (T, P)
-
-        Raises
-        ------
-        TypeError, ValueError
-            `x` is not an ndarray of the layer's dtype and of that shape.
-        """
-        B, I = self._batch_size, self._layer.input_size
-        ndim = getattr(x, "ndim", 3)
-        dims, shape = ("(T, B, I)", (B, I)) if ndim != 2 or B != 1 else ("(T, I)", (I,))
-        T = len(x) if ndim in (2, 3) else -1
-        rows = _check.array("x", x, self.dtype, dims, (T, *shape)).reshape(T * B, I)
-        run = _kernels.run_packed["float" if self.dtype.itemsize == 4 else "double"]
-        for layer in self._layers:
-            h, c = self._h(layer).copy(), layer["c"]
-            c = None if c is None else c[:, : layer["H"]].copy()
-            y = np.empty((T * B, h.shape[1]), self.dtype)
-            run(layer["weights"], T, rows, h, c, self._threads, y, h, c)
-            self._h(layer)[:] = h
-            if c is not None:
-                layer["c"][:, : layer["H"]] = c
-            rows = y
-        return rows.reshape(*((T, B) if ndim == 3 else (T,)), rows.shape[1])
-
     def _h(self, layer: dict[str, Any]) -> Array:
         return layer["h"][self.turn, :, : layer["P"]]  # type: ignore[no-any-return]
 
-    # What `step` calls when an argument is not the plain array of the right shape that it expects:
-    # these return a usable copy or raise.
+    # What `step` and `run` call when an argument is not the plain array of the right shape that
+    # they expect: these return a usable copy or raise.
 
     def accept_x(self, x: Any) -> Array:
         I = self._layer.input_size
         one = self._batch_size == 1 and getattr(x, "ndim", 2) == 1
         shape = (I,) if one else (self._batch_size, I)
         return _check.array("x", x, self.dtype, "(I,)" if one else "(B, I)", shape)
+
+    def accept_chunk(self, x: Any) -> Array:
+        B, I = self._batch_size, self._layer.input_size
+        ndim = getattr(x, "ndim", 3)
+        dims, shape = ("(T, B, I)", (B, I)) if ndim != 2 or B != 1 else ("(T, I)", (I,))
+        T = len(x) if ndim in (2, 3) else -1
+        return _check.array("x", x, self.dtype, dims, (T, *shape))
 
     def accept_out(self, out: Any, ndim: int) -> None:
         P = self._layers[-1]["P"]
@@ -147,22 +121,10 @@ class Stream(_kernels.Steps):
 
 def _pack(layer: Any, k: int, B: int) -> dict[str, Any]:
     """Pack layer k and allocate its arrays."""
-    p = {short: layer.params[name] for short, name in layer._cells[k]}
-    gates, dtype = layer._gates, layer.dtype
-    H, P = layer.hidden_size, layer.proj_size or layer.hidden_size
-    I = layer.input_size if k == 0 else P
-    before = gates == 3 and not layer.reset_after
-    cell = {1: _kernels.RNN, 3: _kernels.GRU_RESET_BEFORE if before else _kernels.GRU}
-    act = _kernels.ACTIVATIONS[layer.nonlinearity] if gates == 1 else 0
-    weights, lanes = _kernels.pack["float" if dtype.itemsize == 4 else "double"](
-        cell.get(gates, _kernels.LSTM),
-        act,
-        _check.array("w_ih", p["w_ih"], dtype, "(G*H, I)", (gates * H, I)),
-        _check.array("w_hh", p["w_hh"], dtype, "(G*H, P)", (gates * H, P)),
-        _check.optional("b_ih", p.get("b_ih"), dtype, "(G*H,)", (gates * H,)),
-        _check.optional("b_hh", p.get("b_hh"), dtype, "(G*H,)", (gates * H,)),
-        _check.optional("w_hr", p.get("w_hr"), dtype, "(P, H)", (P, H)),
-    )
+    dtype, (cell, act) = layer.dtype, layer._kind()
+    H, P = layer.hidden_size, layer._sizes[0]
+    arrays = (None if w is None else np.require(w, None, ["C", "A"]) for w in layer._weights(k))
+    weights, lanes = _kernels.pack(cell, act, *arrays)
     Hp, Pp = -(-H // lanes) * lanes, -(-P // lanes) * lanes
 
     def zeros(*shape: int, wanted: bool = True) -> Array | None:
@@ -170,6 +132,7 @@ def _pack(layer: Any, k: int, B: int) -> dict[str, Any]:
 
     return {
         "weights": weights, "H": H, "P": P,
-        "h": zeros(2, B, Pp), "y": zeros(B, P), "c": zeros(B, Hp, wanted=gates == 4),
-        "work": zeros(B, Hp, wanted=P != H), "gates": zeros(B, 4 * Hp, wanted=before),
+        "h": zeros(2, B, Pp), "y": zeros(B, P), "c": zeros(B, Hp, wanted=cell == _kernels.LSTM),
+        "work": zeros(B, Hp, wanted=P != H),
+        "gates": zeros(B, 4 * Hp, wanted=cell == _kernels.GRU_RESET_BEFORE),
     }  # fmt: skip

@@ -1,0 +1,193 @@
+"""One call of one layer in one direction: check, kernel, return.
+
+Arrays that are as the kernels need them go straight there. Only where one is not, or with lengths
+or resets, does `_check` look at each, to copy it or to raise; the kernel gets the result.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _check, _kernels
+from ._threads import resolve
+
+Array = NDArray[Any]
+Tape = _kernels.Tape
+Outputs = tuple[Array, Array, Array | None, Tape | None]
+
+_CELLS = {
+    _kernels.RNN: ("an RNN", 1),
+    _kernels.GRU: ("a GRU", 3),
+    _kernels.GRU_RESET_BEFORE: ("a GRU", 3),
+    _kernels.LSTM: ("an LSTM", 4),
+}
+
+
+class Packing(NamedTuple):
+    """Sequences of different length without their padding, longest first, step after step."""
+
+    T: int  # steps of the padded sequences
+    order: NDArray[np.intp]  # (B,) which row of the caller stands where
+    rows: NDArray[np.intp]  # (N,) index into (T*B) of each packed row
+    active: NDArray[np.intp]  # rows of each step
+    offset: NDArray[np.intp]  # first packed row of each step
+
+
+def packing_of(lengths: NDArray[np.intp], T: int, reverse: bool) -> Packing:
+    B = len(lengths)
+    order = np.argsort(-lengths, kind="stable")
+    ordered = lengths[order]
+    steps = np.arange(ordered[0])
+    active = B - np.searchsorted(ordered[::-1], steps, side="right")
+    offset = np.cumsum(active) - active
+    step = np.repeat(steps, active)
+    place = np.arange(len(step)) - offset[step]
+    time = ordered[place] - 1 - step if reverse else step
+    return Packing(T, order, time * B + order[place], active, offset)
+
+
+def forward(
+    cell: int,
+    act: int,
+    x: Any,
+    h0: Any,
+    c0: Any,
+    w_ih: Any,
+    w_hh: Any,
+    b_ih: Any = None,
+    b_hh: Any = None,
+    w_hr: Any = None,
+    lengths: Any = None,
+    resets: Any = None,
+    reverse: bool = False,
+    need_tape: bool = True,
+    threads: int | None = None,
+) -> Outputs:
+    """Return (y, h_n, c_n, tape); c_n is None unless the cell is an LSTM."""
+    threads = resolve(threads)
+    weights = w_ih, w_hh, b_ih, b_hh, w_hr
+    options = reverse, need_tape, threads
+    if lengths is None and resets is None:
+        results = _kernels.forward(cell, act, x, h0, c0, *weights, None, None, *options)
+        if results is not None:
+            return results
+    x, h0, c0, weights = _checked(cell, x, h0, c0, *weights)
+    T, B, _ = x.shape
+    if resets is not None:
+        resets = _check.mask("resets", resets, "(T, B)", (T, B)).view(np.uint8).reshape(-1)
+    if lengths is not None:
+        lengths = _check.lengths(lengths, T, B)
+    if lengths is None or not B or lengths.min() == T:
+        checked: Outputs = _must(
+            _kernels.forward(cell, act, x, h0, c0, *weights, None, resets, *options)
+        )
+        return checked
+
+    packing = packing_of(lengths, T, reverse)
+    resets = None if resets is None else resets[packing.rows]
+    x, h0, c0 = _packed(x, packing), _sorted(h0, packing), _sorted(c0, packing)
+    options = False, need_tape, threads
+    y, h_n, c_n, tape = _must(
+        _kernels.forward(cell, act, x, h0, c0, *weights, packing, resets, *options)
+    )
+    return _padded(y, packing), _unsorted(h_n, packing), _unsorted(c_n, packing), tape
+
+
+def backward(
+    cell: int,
+    tape: Any,
+    dy: Any = None,
+    dh_n: Any = None,
+    dc_n: Any = None,
+    threads: int | None = None,
+) -> tuple[Any, ...]:
+    """Return the gradients of x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, None for what was not given.
+
+    `cell` is the kind that the caller expects; both GRUs are one kind.
+    """
+    threads = resolve(threads)
+    packing = tape.packing if isinstance(tape, Tape) else None
+    if packing is None:
+        grads = _kernels.backward(tape, cell, dy, dh_n, dc_n, threads)
+        if grads is not None:
+            return grads
+    _check_tape(cell, tape)
+    T, B, _, _, H, P = tape.shape
+    T = packing.T if packing is not None else T
+    dy = _check.optional("dy", dy, tape.dtype, "(T, B, P)" if P != H else "(T, B, H)", (T, B, P))
+    dh_n = _check.optional("dh_n", dh_n, tape.dtype, "(B, P)" if P != H else "(B, H)", (B, P))
+    dc_n = _check.optional("dc_n", dc_n, tape.dtype, "(B, H)", (B, H))
+    if packing is None:
+        return tuple(_must(_kernels.backward(tape, cell, dy, dh_n, dc_n, threads)))
+    dy, dh_n, dc_n = _packed(dy, packing), _sorted(dh_n, packing), _sorted(dc_n, packing)
+    dx, dh0, dc0, *rest = _must(_kernels.backward(tape, cell, dy, dh_n, dc_n, threads))
+    return _padded(dx, packing), _unsorted(dh0, packing), _unsorted(dc0, packing), *rest
+
+
+def _checked(
+    cell: int, x: Any, h0: Any, c0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, w_hr: Any
+) -> tuple[Array, Any, Any, tuple[Any, ...]]:
+    """Return the arguments as the kernels need them, or raise."""
+    x = _check.floating("x", x, "(T, B, I)", 3)
+    _, B, I = x.shape
+    gates, dtype = _CELLS[cell][1], x.dtype
+    H, P = _check.sizes(gates, w_ih, w_hh, w_hr)
+    if I == 0:
+        raise ValueError(f"x has shape {x.shape}, expected (T, B, I) with I >= 1")
+    h0 = _check.optional("h0", h0, dtype, "(B, P)" if P != H else "(B, H)", (B, P))
+    c0 = _check.optional("c0", c0, dtype, "(B, H)", (B, H))
+    dims = "(G*H, P)" if w_hr is not None else "(G*H, H)"
+    weights = (
+        _check.array("w_ih", w_ih, dtype, "(G*H, I)", (gates * H, I)),
+        _check.array("w_hh", w_hh, dtype, dims, (gates * H, P)),
+        _check.optional("b_ih", b_ih, dtype, "(G*H,)", (gates * H,)),
+        _check.optional("b_hh", b_hh, dtype, "(G*H,)", (gates * H,)),
+        _check.optional("w_hr", w_hr, dtype, "(P, H)", (P, H)),
+    )
+    return x, h0, c0, weights
+
+
+def _check_tape(cell: int, tape: Any) -> None:
+    if not isinstance(tape, Tape):
+        raise TypeError(f"tape has type {type(tape).__name__}, expected the tape of a forward call")
+    if _CELLS[tape.cell] != _CELLS[cell]:
+        raise TypeError(f"tape is of {_CELLS[tape.cell][0]}, expected one of {_CELLS[cell][0]}")
+    if tape.used:
+        raise RuntimeError(
+            "tape was used by an earlier backward, which works in the tape's own memory"
+        )
+
+
+def _must(results: Any) -> Any:
+    """The kernels take what `_check` let through."""
+    assert results is not None, "checked arguments were refused"
+    return results
+
+
+def _packed(padded: Any, packing: Packing) -> Any:
+    """(T, B, .) without the padding: (1, N, .)"""
+    if padded is None:
+        return None
+    return padded.reshape(-1, padded.shape[2]).take(packing.rows, 0)[None]
+
+
+def _padded(packed: Any, packing: Packing) -> Array:
+    T, B = packing.T, len(packing.order)
+    padded = np.zeros((T * B, packed.shape[2]), packed.dtype)
+    padded[packing.rows] = packed[0]
+    return padded.reshape(T, B, -1)
+
+
+def _sorted(state: Any, packing: Packing) -> Any:
+    return None if state is None else state[packing.order]
+
+
+def _unsorted(state: Any, packing: Packing) -> Any:
+    if state is None:
+        return None
+    unsorted = np.empty_like(state)
+    unsorted[packing.order] = state
+    return unsorted
