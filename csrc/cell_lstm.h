@@ -8,19 +8,18 @@ INLINE void lstm_point(int n, V *gate, V *c) {
   EACH c[i] = fma_(gate[4 * i + 1], c[i], gate[4 * i] * gate[4 * i + 2]);
 }
 
-/* gate: in the gates, out the gradients of their pre-activations; dc: in of c, out of c'. */
-INLINE void lstm_dpoint(V *gate, V c_prev, V c, V dh, V *dc, V *h) {
-  const V i = gate[0], f = gate[1], g = gate[2], o = gate[3], t = tanh_(c), do_ = dh * t, dht = dh * o;
+/* gate: in the gates, out the gradients of their pre-activations; t = tanh(c); dc: in of c, out of c'. */
+INLINE void lstm_dpoint(V *gate, V c_prev, V t, V dh, V *dc) {
+  const V i = gate[0], f = gate[1], g = gate[2], o = gate[3], do_ = dh * t, dht = dh * o;
   const V d = fma_(-t * t, dht, dht) + *dc;
   gate[0] = d * g * (i - i * i);
   gate[1] = d * c_prev * (f - f * f);
   gate[2] = d * i * fma_(-g, g, splat(1));
   gate[3] = do_ * (o - o * o);
   *dc = d * f;
-  *h = o * t;
 }
 
-/* The n units vectors from `at` on, one below the other in a batch or side by side in a row:
+/* The n unit vectors from `at` on, one below the other in a batch or side by side in a row:
  * pre-activations a become gates, c the new cells. */
 INLINE void lstm_gates(const rnnfast_step *s, place_t at, int n, REAL *a, REAL *c) {
   V gate[8], cell[2];
@@ -113,6 +112,24 @@ static void lstm_step(const rnnfast_packed *w, const rnnfast_step *s) {
     memcpy((REAL *)s->y + r * s->ldy, (REAL *)s->h_next + r * s->ldh_next, w->P * sizeof(REAL));
 }
 
+/* n unit vectors of row r from unit u on. */
+INLINE void lstm_dunits(const rnnfast_packed *w, const rnnfast_dstep *s, ptrdiff_t r, ptrdiff_t u, int n) {
+  const int fresh = s->reset && s->reset[r];
+  V t[4];
+  EACH t[i] = load((const REAL *)s->c_next + r * s->ldc + u + i * L);
+  activate(n, ~0u, t);
+  for (int i = 0; i < n; i++, u += L) {
+    REAL *g = (REAL *)s->gates + r * s->ldgates + 4 * u, *dc_out = (REAL *)s->dc + r * s->lddc + u;
+    V gate[4] = {load(g), load(g + L), load(g + 2 * L), load(g + 3 * L)}, dc = load(dc_out);
+    const V c = fresh ? splat(0) : load((const REAL *)s->c + r * s->ldc + u);
+    const V dh = w->r ? load((REAL *)s->work + r * s->ldwork + u) : upstream(s, r, u, w->H);
+    if (w->r) store((REAL *)s->h_raw + r * s->ldh_raw + u, gate[3] * t[i]);
+    lstm_dpoint(gate, c, t[i], dh, &dc);
+    UNROLL for (int v = 0; v < 4; v++) store(g + v * L, keep_n(gate[v], w->H - u));
+    store(dc_out, dc);
+  }
+}
+
 static void lstm_dstep(const rnnfast_packed *w, const rnnfast_dstep *s) {
   if (w->r) {
     for (ptrdiff_t r = 0; r < s->rows; r++)
@@ -123,20 +140,8 @@ static void lstm_dstep(const rnnfast_packed *w, const rnnfast_dstep *s) {
         .runs = 1, .stride = w->P, .b = w->r, .c = s->work, .ldc = s->ldwork, .c_panel = 4 * L,
         .c_vec = L, .whole = 1});
   }
-  for (ptrdiff_t r = 0; r < s->rows; r++) {
-    const int fresh = s->reset && s->reset[r];
-    for (ptrdiff_t u = 0; u < w->H; u += L) {
-      REAL *g = (REAL *)s->gates + r * s->ldgates + 4 * u, *dc_out = (REAL *)s->dc + r * s->lddc + u;
-      const REAL *cell = (const REAL *)s->c + r * s->ldc + u;
-      const REAL *next = (const REAL *)s->c_next + r * s->ldc + u;
-      V gate[4] = {load(g), load(g + L), load(g + 2 * L), load(g + 3 * L)}, dc = load(dc_out), h;
-      const V dh = w->r ? load((REAL *)s->work + r * s->ldwork + u) : upstream(s, r, u, w->H);
-      lstm_dpoint(gate, fresh ? splat(0) : load(cell), load(next), dh, &dc, &h);
-      UNROLL for (int v = 0; v < 4; v++) store(g + v * L, keep_n(gate[v], w->H - u));
-      store(dc_out, dc);
-      if (w->r) store((REAL *)s->h_raw + r * s->ldh_raw + u, h);
-    }
-  }
+#define LSTM_DUNITS(p, n) lstm_dunits(w, s, r, (p) * L, n)
+  for (ptrdiff_t r = 0; r < s->rows; r++) FOR_GROUPS(panels_of(w->H), LSTM_DUNITS);
   dz_times(w, s->rows, s->gates, s->ldgates, 0, 4, w->h, w->P, s->dh, s->lddh, 0, 1);
   reset_rows(s->rows, s->reset, s->dh, s->lddh, w->P);
   reset_rows(s->rows, s->reset, s->dc, s->lddc, w->H);

@@ -78,6 +78,7 @@
 #define lstm_finish N(lstm_finish)
 #define lstm_tile N(lstm_tile)
 #define lstm_step N(lstm_step)
+#define lstm_dunits N(lstm_dunits)
 #define lstm_dstep N(lstm_dstep)
 #define dz_times N(dz_times)
 #define project N(project)

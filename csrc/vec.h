@@ -72,6 +72,7 @@ INLINE void store_up_to(REAL *p, V v, ptrdiff_t left) {
 INLINE V load_up_to(const REAL *p, ptrdiff_t left) { return left >= L ? load(p) : load_n(p, left); }
 
 INLINE V keep_n(V v, ptrdiff_t n) {
+  if (n >= L) return v;
   VI lane;
   for (int l = 0; l < L; l++) lane[l] = l;
   return (V)((VI)v & (lane < (INT)n - (VI){0}));

@@ -7,7 +7,8 @@ except ModuleNotFoundError as error:
         "rnnfast is imported from its source folder, where it is not compiled: leave that folder, "
         "or install with `pip install -e .`"
     ) from error
-from . import functional, reference
+from . import functional, interop, reference
+from ._files import load
 from ._threads import config, get_num_threads, num_threads, set_num_threads, show_config
 from ._version import __version__
 from .layers import GRU, LSTM, RNN
@@ -20,6 +21,8 @@ __all__ = [
     "config",
     "functional",
     "get_num_threads",
+    "interop",
+    "load",
     "num_threads",
     "reference",
     "set_num_threads",

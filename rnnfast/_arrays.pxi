@@ -45,10 +45,8 @@ cdef void *take(Views *v, object array, int ndim, Py_ssize_t n0, Py_ssize_t n1=A
     return b.buf if v.plain else NULL
 
 
-cdef inline Views no_views(char code=0) noexcept:
-    cdef Views v
+cdef inline void start_views(Views *v, char code) noexcept:
     v.n, v.code, v.plain = 0, code, True
-    return v
 
 
 cdef void release(Views *v) noexcept:

@@ -49,7 +49,44 @@ def packing_of(lengths: NDArray[np.intp], T: int, reverse: bool) -> Packing:
     return Packing(T, order, time * B + order[place], active, offset)
 
 
-def forward(
+def forward(calls: list[tuple[Any, ...]], threads: int | None) -> list[Outputs]:
+    """Run one call, or both directions of a layer side by side: (y, h_n, c_n, tape) of each.
+
+    A call is (cell, act, x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, lengths, resets, reverse,
+    need_tape); both directions have the same x, lengths and resets. c_n is None but for an LSTM.
+    """
+    threads = resolve(threads)
+    lengths, resets = calls[0][10:12]
+    if lengths is None and resets is None:
+        results = _kernels.run_forward(calls, threads)
+        if results is not None:
+            return results
+    calls = [_checked_forward(*call) for call in calls]
+    results = _kernels.run_forward(calls, threads)
+    assert results is not None, "checked arguments were refused"
+    return [_outputs(call[10], one) for call, one in zip(calls, results, strict=True)]
+
+
+def backward(calls: list[tuple[Any, ...]], threads: int | None) -> list[tuple[Any, ...]]:
+    """Run one call, or both directions of a layer side by side: of each, the gradients of x, h0,
+    c0, w_ih, w_hh, b_ih, b_hh, w_hr; None for what was not given.
+
+    A call is (cell, tape, dy, dh_n, dc_n). `cell` is the kind that the caller expects; both GRUs
+    are one kind.
+    """
+    threads = resolve(threads)
+    packing = getattr(calls[0][1], "packing", None)
+    if packing is None:
+        results = _kernels.run_backward(calls, threads)
+        if results is not None:
+            return results
+    calls = [_checked_backward(*call) for call in calls]
+    results = _kernels.run_backward(calls, threads)
+    assert results is not None, "checked arguments were refused"
+    return [_gradients(call[1].packing, one) for call, one in zip(calls, results, strict=True)]
+
+
+def _checked_forward(
     cell: int,
     act: int,
     x: Any,
@@ -57,73 +94,53 @@ def forward(
     c0: Any,
     w_ih: Any,
     w_hh: Any,
-    b_ih: Any = None,
-    b_hh: Any = None,
-    w_hr: Any = None,
-    lengths: Any = None,
-    resets: Any = None,
-    reverse: bool = False,
-    need_tape: bool = True,
-    threads: int | None = None,
-) -> Outputs:
-    """Return (y, h_n, c_n, tape); c_n is None unless the cell is an LSTM."""
-    threads = resolve(threads)
-    weights = w_ih, w_hh, b_ih, b_hh, w_hr
-    options = reverse, need_tape, threads
-    if lengths is None and resets is None:
-        results = _kernels.forward(cell, act, x, h0, c0, *weights, None, None, *options)
-        if results is not None:
-            return results
-    x, h0, c0, weights = _checked(cell, x, h0, c0, *weights)
+    b_ih: Any,
+    b_hh: Any,
+    w_hr: Any,
+    lengths: Any,
+    resets: Any,
+    reverse: bool,
+    need_tape: bool,
+) -> tuple[Any, ...]:
+    """Return the call as the kernels need it, or raise."""
+    x, h0, c0, weights = _checked(cell, x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr)
     T, B, _ = x.shape
     if resets is not None:
         resets = _check.mask("resets", resets, "(T, B)", (T, B)).view(np.uint8).reshape(-1)
+    packing = None
     if lengths is not None:
         lengths = _check.lengths(lengths, T, B)
-    if lengths is None or not B or lengths.min() == T:
-        checked: Outputs = _must(
-            _kernels.forward(cell, act, x, h0, c0, *weights, None, resets, *options)
-        )
-        return checked
+        if B and lengths.min() < T:
+            packing = packing_of(lengths, T, reverse)
+            x, h0, c0 = _packed(x, packing), _sorted(h0, packing), _sorted(c0, packing)
+            resets, reverse = None if resets is None else resets[packing.rows], False
+    return cell, act, x, h0, c0, *weights, packing, resets, bool(reverse), bool(need_tape)
 
-    packing = packing_of(lengths, T, reverse)
-    resets = None if resets is None else resets[packing.rows]
-    x, h0, c0 = _packed(x, packing), _sorted(h0, packing), _sorted(c0, packing)
-    options = False, need_tape, threads
-    y, h_n, c_n, tape = _must(
-        _kernels.forward(cell, act, x, h0, c0, *weights, packing, resets, *options)
-    )
+
+def _outputs(packing: Packing | None, outputs: Outputs) -> Outputs:
+    if packing is None:
+        return outputs
+    y, h_n, c_n, tape = outputs
     return _padded(y, packing), _unsorted(h_n, packing), _unsorted(c_n, packing), tape
 
 
-def backward(
-    cell: int,
-    tape: Any,
-    dy: Any = None,
-    dh_n: Any = None,
-    dc_n: Any = None,
-    threads: int | None = None,
-) -> tuple[Any, ...]:
-    """Return the gradients of x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, None for what was not given.
-
-    `cell` is the kind that the caller expects; both GRUs are one kind.
-    """
-    threads = resolve(threads)
-    packing = tape.packing if isinstance(tape, Tape) else None
-    if packing is None:
-        grads = _kernels.backward(tape, cell, dy, dh_n, dc_n, threads)
-        if grads is not None:
-            return grads
+def _checked_backward(cell: int, tape: Any, dy: Any, dh_n: Any, dc_n: Any) -> tuple[Any, ...]:
+    """Return the call as the kernels need it, or raise."""
     _check_tape(cell, tape)
-    T, B, _, _, H, P = tape.shape
+    (T, B, _, _, H, P), packing = tape.shape, tape.packing
     T = packing.T if packing is not None else T
     dy = _check.optional("dy", dy, tape.dtype, "(T, B, P)" if P != H else "(T, B, H)", (T, B, P))
     dh_n = _check.optional("dh_n", dh_n, tape.dtype, "(B, P)" if P != H else "(B, H)", (B, P))
     dc_n = _check.optional("dc_n", dc_n, tape.dtype, "(B, H)", (B, H))
+    if packing is not None:
+        dy, dh_n, dc_n = _packed(dy, packing), _sorted(dh_n, packing), _sorted(dc_n, packing)
+    return cell, tape, dy, dh_n, dc_n
+
+
+def _gradients(packing: Packing | None, gradients: tuple[Any, ...]) -> tuple[Any, ...]:
     if packing is None:
-        return tuple(_must(_kernels.backward(tape, cell, dy, dh_n, dc_n, threads)))
-    dy, dh_n, dc_n = _packed(dy, packing), _sorted(dh_n, packing), _sorted(dc_n, packing)
-    dx, dh0, dc0, *rest = _must(_kernels.backward(tape, cell, dy, dh_n, dc_n, threads))
+        return gradients
+    dx, dh0, dc0, *rest = gradients
     return _padded(dx, packing), _unsorted(dh0, packing), _unsorted(dc0, packing), *rest
 
 
@@ -159,12 +176,6 @@ def _check_tape(cell: int, tape: Any) -> None:
         raise RuntimeError(
             "tape was used by an earlier backward, which works in the tape's own memory"
         )
-
-
-def _must(results: Any) -> Any:
-    """The kernels take what `_check` let through."""
-    assert results is not None, "checked arguments were refused"
-    return results
 
 
 def _packed(padded: Any, packing: Packing) -> Any:

@@ -22,26 +22,14 @@ class Tape:
     @property
     def shape(self) -> tuple[int, int, int, int, int, int]: ...
 
-def forward(
-    cell: int,
-    act: int,
-    x: Any,
-    h0: Any,
-    c0: Any,
-    w_ih: Any,
-    w_hh: Any,
-    b_ih: Any,
-    b_hh: Any,
-    w_hr: Any,
-    packing: Any,
-    resets: NDArray[np.uint8] | None,
-    reverse: bool,
-    need_tape: bool,
-    threads: int,
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None, Tape | None] | None: ...
-def backward(
-    tape: Any, cell: int, dy: Any, dh_n: Any, dc_n: Any, threads: int
-) -> tuple[NDArray[Any] | None, ...] | None: ...
+_Outputs = tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None, Tape | None]
+
+def run_forward(calls: list[tuple[Any, ...]], threads: int) -> list[_Outputs] | None: ...
+def run_backward(
+    calls: list[tuple[Any, ...]], threads: int
+) -> list[tuple[NDArray[Any] | None, ...]] | None: ...
+def forward(*args: Any) -> Any: ...
+def backward(*args: Any) -> Any: ...
 def build_info() -> dict[str, Any]: ...
 def omp_max_threads() -> int: ...
 def pause_openmp() -> None: ...

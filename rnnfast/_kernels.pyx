@@ -21,7 +21,7 @@ from libc.string cimport memcpy, memset
 import os
 import time
 
-from numpy import asarray, dtype, empty, empty_like, ndarray
+import numpy as np
 
 cdef extern from *:
     """
@@ -71,7 +71,9 @@ cdef enum:
 cdef Py_ssize_t PROJECT_ROWS = 96
 
 cdef bint in_forked_child = False
-cdef object FLOAT32 = dtype("float32"), FLOAT64 = dtype("float64")
+# A module's global is looked up by name at every use, a C variable is not.
+cdef object ndarray = np.ndarray, empty = np.empty
+cdef object FLOAT32 = np.dtype("float32"), FLOAT64 = np.dtype("float64")
 cdef const rnnfast_kernels *table_f32
 cdef const rnnfast_kernels *table_f64
 
@@ -160,6 +162,7 @@ cdef class Tape:
     cdef Run f
     cdef Packed weights
     cdef void *block
+    cdef void *raw               # what backward of a projection needs in addition
     cdef object x, resets
     cdef readonly object dtype, packing
     cdef readonly bint used
@@ -167,6 +170,7 @@ cdef class Tape:
 
     def __dealloc__(self):
         rnnfast_free(self.block)
+        rnnfast_free(self.raw)
 
     @property
     def cell(self):
@@ -187,6 +191,16 @@ cdef class Tape:
         f.states = <char *>self.block
         f.cells = f.states + states if cells else NULL
         f.gates = f.states + states + cells
+        return 0
+
+    cdef int allocate_raw(self, Run *f) except -1:
+        """Memory for the outputs before a projection and the whole gradients after it."""
+        if f.w.r != NULL:
+            self.raw = rnnfast_alloc(f.N * (f.Hp + f.Pp) * f.k.size)
+            if self.raw == NULL:
+                raise MemoryError()
+            f.h_raw = <char *>self.raw
+            f.dh_sum = f.h_raw + f.N * f.Hp * f.k.size
         return 0
 
 
@@ -226,104 +240,180 @@ cdef bint take_weights(Views *v, rnnfast_weights *w, int cell, int act, Py_ssize
     return v.plain and w.w_ih != NULL and I > 0 and 0 < w.P <= w.H and w.H * gates == rows
 
 
-def forward(int cell, int act, x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, packing, resets, bint reverse,
-            bint need_tape, int threads):
-    """Return (y, h_n, c_n, tape), or None if an array is not as the kernels need it.
+cdef class Forward:
+    """A forward pass that is ready to run, and all that it refers to."""
+    cdef Run f
+    cdef Packed weights
+    cdef Tape tape
+    cdef object x, h0, c0, y, h_n, c_n, packing, resets
 
-    `packing` None: x is (T, B, I). Else it is (1, N, I), data rows, and the initial and final states
-    are in the order of `packing`. `resets`: uint8, a flag per data row.
+    cdef bint prepare(self, Views *v, tuple call) except -1:
+        """False if an array is not as the kernels need it."""
+        cell, act, self.x, self.h0, self.c0, w_ih, w_hh, b_ih, b_hh, w_hr = call[:10]
+        self.packing, self.resets, reverse, need_tape = call[10:]
+        cdef const void *x = take(v, self.x, 3, ANY)
+        if not v.plain or x == NULL:
+            return False
+        cdef Py_ssize_t T = v.view[0].shape[0], B = v.view[0].shape[1], steps = T, batch = B
+        cdef rnnfast_weights w
+        cdef const Py_ssize_t[::1] active, offset
+        cdef const uint8_t[::1] flags
+        if self.packing is not None:
+            active, offset = self.packing.active, self.packing.offset
+            steps, batch = len(active), len(self.packing.order)
+        if not take_weights(v, &w, cell, act, v.view[0].shape[2], w_ih, w_hh, b_ih, b_hh, w_hr):
+            return False
+        cdef const void *h0 = take(v, self.h0, 2, batch, w.P)
+        cdef const void *c0 = take(v, self.c0, 2, batch, w.H)
+        if not v.plain:
+            return False
+
+        cdef const rnnfast_kernels *k = table(v.code)
+        cdef Run *f = &self.f
+        self.weights = packed(k, &w, False)
+        f[0] = start(k, &self.weights.w, steps, batch, T * B)
+        f.x, f.h0, f.c0 = <const char *>x, <const char *>h0, <const char *>c0
+        f.reverse = reverse
+        if self.packing is not None:
+            f.active, f.offset = &active[0], &offset[0]
+        if self.resets is not None:
+            flags = self.resets
+            f.resets = &flags[0]
+        self.y = new(v, <void **>&f.y, (T, B, w.P), 3)
+        self.h_n = new(v, <void **>&f.h_n, (batch, w.P), 2)
+        if w.cell == RNNFAST_LSTM:
+            self.c_n = new(v, <void **>&f.c_n, (batch, w.H), 2)
+        if need_tape:
+            self.tape = tape_of(self, v, &w)
+        return True
+
+
+cdef Tape tape_of(Forward call, Views *v, const rnnfast_weights *w):
+    cdef Tape tape = Tape.__new__(Tape)
+    tape.dtype, tape.x, tape.packing, tape.resets = dtype_of(v), call.x, call.packing, call.resets
+    tape.b_ih, tape.b_hh, tape.w_hr = w.b_ih != NULL, w.b_hh != NULL, w.w_hr != NULL
+    tape.weights = packed(call.f.k, w, True)
+    tape.allocate(&call.f)
+    tape.f = call.f
+    tape.f.w = &tape.weights.w
+    return tape
+
+
+def run_forward(list calls not None, int threads):
+    """Run one call, or both directions of a layer side by side: (y, h_n, c_n, tape) of each, or None
+    if an array is not as the kernels need it.
+
+    A call is (cell, act, x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, packing, resets, reverse, need_tape).
+    Without `packing` x is (T, B, I). With it x is (1, N, I), data rows, and the initial and final
+    states are in its order. `resets` are uint8, a flag per data row.
     """
-    cdef Views v = no_views()
-    try:
-        return forward_views(&v, cell, act, x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, packing, resets,
-                             reverse, need_tape, threads)
-    finally:
-        release(&v)
+    cdef Run *runs[2]
+    cdef Forward f
+    cdef Views v
+    cdef list ready = []
+    runs[1] = NULL
+    for call in calls:
+        f = Forward.__new__(Forward)
+        start_views(&v, 0)
+        try:
+            if not f.prepare(&v, call):
+                return None
+        finally:
+            release(&v)
+        runs[len(ready)] = &f.f
+        ready.append(f)
+    over_blocks(runs, forward_block, threads)
+    results = []
+    for f in ready:
+        results.append((f.y, f.h_n, f.c_n, f.tape))
+    return results
 
 
-cdef object forward_views(Views *v, int cell, int act, x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, packing,
-                          resets, bint reverse, bint need_tape, int threads):
-    cdef const void *x_data = take(v, x, 3, ANY)
-    if not v.plain or x_data == NULL:
-        return None
-    cdef Py_ssize_t T = v.view[0].shape[0], B = v.view[0].shape[1], I = v.view[0].shape[2], N = T * B
-    cdef Py_ssize_t steps = T, batch = B
-    cdef rnnfast_weights w
-    cdef const Py_ssize_t[::1] active, offset
-    cdef const uint8_t[::1] flags
-    if packing is not None:
-        active, offset = packing.active, packing.offset
-        steps, batch = len(active), len(packing.order)
-    if not take_weights(v, &w, cell, act, I, w_ih, w_hh, b_ih, b_hh, w_hr):
-        return None
-    cdef const void *h0_data = take(v, h0, 2, batch, w.P)
-    cdef const void *c0_data = take(v, c0, 2, batch, w.H)
-    if not v.plain:
-        return None
-
-    cdef const rnnfast_kernels *k = table(v.code)
-    cdef Packed p = packed(k, &w, False)
-    cdef Run f = start(k, &p.w, steps, batch, N)
-    cdef Tape tape = None
-    f.x, f.h0, f.c0, f.reverse = <const char *>x_data, <const char *>h0_data, <const char *>c0_data, reverse
-    if packing is not None:
-        f.active, f.offset = &active[0], &offset[0]
-    if resets is not None:
-        flags = resets
-        f.resets = &flags[0]
-    y = new(v, <void **>&f.y, (T, B, w.P), 3)
-    h_n = new(v, <void **>&f.h_n, (batch, w.P), 2)
-    c_n = new(v, <void **>&f.c_n, (batch, w.H), 2) if cell == RNNFAST_LSTM else None
-    if need_tape:
-        tape = Tape.__new__(Tape)
-        tape.dtype, tape.x, tape.packing, tape.resets = dtype_of(v), x, packing, resets
-        tape.b_ih, tape.b_hh, tape.w_hr = b_ih is not None, b_hh is not None, w_hr is not None
-        tape.weights = packed(k, &w, True)
-        tape.allocate(&f)
-    over_blocks(&f, forward_block, threads)
-    if tape is not None:
-        tape.f = f
-        tape.f.w = &tape.weights.w
-    return y, h_n, c_n, tape
+def forward(cell, act, x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, packing, resets, reverse, need_tape,
+            int threads):
+    results = run_forward([(cell, act, x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, packing, resets,
+                            reverse, need_tape)], threads)
+    return None if results is None else results[0]
 
 
-def backward(tape_given, int cell, dy, dh_n, dc_n, int threads):
-    """Return the gradients of x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, or None if the tape is not a
-    fresh one of this cell or an array is not as the kernels need it. x, dy and states as in `forward`.
-    """
-    if type(tape_given) is not Tape:
-        return None
-    cdef Tape tape = tape_given
-    if tape.used or gates_of(tape.f.w.cell) != gates_of(cell):
-        return None
-    cdef Views v = no_views(c"f" if tape.f.k.size == 4 else c"d")
-    try:
-        return backward_views(&v, tape, dy, dh_n, dc_n, threads)
-    finally:
-        release(&v)
-
-
-cdef object backward_views(Views *v, Tape tape, dy, dh_n, dc_n, int threads):
-    cdef Run f = tape.f
-    cdef Py_ssize_t I = f.w.I, H = f.w.H, P = f.w.P, rows = gates_of(f.w.cell) * H
-    cdef Py_ssize_t T = f.T if f.active == NULL else 1, B = f.B if f.active == NULL else f.N
+cdef class Backward:
+    """A backward pass that is ready to run, and all that it refers to."""
+    cdef Run f
     cdef Gradients to
-    memset(&to, 0, sizeof(to))
-    f.dy = <const char *>take(v, dy, 3, T, B, P)
-    f.dh_n = <const char *>take(v, dh_n, 2, f.B, P)
-    f.dc_n = <const char *>take(v, dc_n, 2, f.B, H)
-    if not v.plain:
-        return None
-    tape.used = True
-    x = new(v, &to.x, (T, B, I), 3)
-    h0 = new(v, <void **>&f.dh0, (f.B, P), 2)
-    c0 = new(v, <void **>&f.dc0, (f.B, H), 2) if f.w.cell == RNNFAST_LSTM else None
-    w_ih, w_hh = new(v, &to.w_ih, (rows, I), 2), new(v, &to.w_hh, (rows, P), 2)
-    b_ih = new(v, &to.b_ih, rows, 1) if tape.b_ih else None
-    b_hh = new(v, &to.b_hh, rows, 1) if tape.b_hh else None
-    w_hr = new(v, &to.w_hr, (P, H), 2) if tape.w_hr else None
-    run_backward(&f, &to, threads)
-    return x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr
+    cdef Tape tape
+    cdef object dy, dh_n, dc_n
+    cdef tuple results
+
+    cdef bint prepare(self, Views *v, tuple call) except -1:
+        """False if the tape is not a fresh one of this cell or an array not as the kernels need it."""
+        cell, tape, self.dy, self.dh_n, self.dc_n = call
+        if type(tape) is not Tape:
+            return False
+        self.tape = tape
+        self.f = self.tape.f
+        cdef Run *f = &self.f
+        cdef Py_ssize_t T = f.T if f.active == NULL else 1, B = f.B if f.active == NULL else f.N
+        if self.tape.used or gates_of(f.w.cell) != gates_of(cell):
+            return False
+        start_views(v, c"f" if f.k.size == 4 else c"d")
+        f.dy = <const char *>take(v, self.dy, 3, T, B, f.w.P)
+        f.dh_n = <const char *>take(v, self.dh_n, 2, f.B, f.w.P)
+        f.dc_n = <const char *>take(v, self.dc_n, 2, f.B, f.w.H)
+        if v.plain:
+            self.make_results(v, T, B)
+        return v.plain
+
+    cdef int make_results(self, Views *v, Py_ssize_t T, Py_ssize_t B) except -1:
+        cdef Run *f = &self.f
+        cdef Gradients *to = &self.to
+        cdef Py_ssize_t I = f.w.I, H = f.w.H, P = f.w.P, rows = gates_of(f.w.cell) * H
+        x = new(v, &to.x, (T, B, I), 3)
+        h0 = new(v, <void **>&f.dh0, (f.B, P), 2)
+        c0 = new(v, <void **>&f.dc0, (f.B, H), 2) if f.w.cell == RNNFAST_LSTM else None
+        w_ih, w_hh = new(v, &to.w_ih, (rows, I), 2), new(v, &to.w_hh, (rows, P), 2)
+        b_ih = new(v, &to.b_ih, rows, 1) if self.tape.b_ih else None
+        b_hh = new(v, &to.b_hh, rows, 1) if self.tape.b_hh else None
+        w_hr = new(v, &to.w_hr, (P, H), 2) if self.tape.w_hr else None
+        self.results = x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr
+        return 0
+
+
+def run_backward(list calls not None, int threads):
+    """Run one call, or both directions of a layer, their loops over time side by side. Of each, the
+    gradients of x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr (None for what was not given); or None if a
+    tape is not a fresh one of the cell or an array is not as the kernels need it.
+
+    A call is (cell, tape, dy, dh_n, dc_n), shapes as in `run_forward`. It uses the tape up.
+    """
+    cdef Run *runs[2]
+    cdef Backward b
+    cdef Views v
+    cdef list ready = []
+    runs[1] = NULL
+    for call in calls:
+        b = Backward.__new__(Backward)
+        start_views(&v, 0)
+        try:
+            if not b.prepare(&v, call):
+                return None
+        finally:
+            release(&v)
+        runs[len(ready)] = &b.f
+        ready.append(b)
+    for b in ready:
+        b.tape.used = True
+        b.tape.allocate_raw(&b.f)
+    over_blocks(runs, backward_block, threads)
+    results = []
+    for b in ready:
+        backward_products(&b.f, &b.to, threads)
+        results.append(b.results)
+    return results
+
+
+def backward(tape, cell, dy, dh_n, dc_n, int threads):
+    results = run_backward([(cell, tape, dy, dh_n, dc_n)], threads)
+    return None if results is None else results[0]
 
 
 ctypedef fused real:
@@ -333,12 +423,12 @@ ctypedef fused real:
 
 def vmath(str name, const real[::1] x not None):
     """The kernels' own tanh, sigmoid, relu or identity of each element of x."""
-    cdef real[::1] y = empty_like(x)
+    cdef real[::1] y = np.empty_like(x)
     cdef int act = ACTIVATIONS[name]
     cdef const rnnfast_kernels *k = table(c"f" if real is float else c"d")
     with nogil:
         k.math(act, x.shape[0], &x[0], &y[0])
-    return asarray(y)
+    return np.asarray(y)
 
 
 def fma_peak(str precision, double seconds):

@@ -231,36 +231,44 @@ cdef double flops(const Run *f) noexcept nogil:
     return 2.0 * f.N * slots_of(f.w.cell) * f.w.H * (f.w.I + f.w.P)
 
 
-cdef int useful_threads(const Run *f, int threads) noexcept nogil:
-    return 1 if in_forked_child or not HAVE_OPENMP or flops(f) < serial_flops else threads
+cdef int useful_threads(double flops, int threads) noexcept nogil:
+    return 1 if in_forked_child or not HAVE_OPENMP or flops < serial_flops else threads
 
 
-cdef int over_blocks(const Run *f, block_function run, int threads) except -1:
-    """All rows, in blocks of about equal size; one thread takes a block after the other."""
+cdef int over_blocks(Run **runs, block_function run, int threads) except -1:
+    """All rows of one or two passes, in blocks of about equal size; a thread takes one after another."""
+    cdef Run *f = runs[0]
+    cdef int passes = 1 if runs[1] == NULL else 2, failed
+    cdef double work = flops(f) + (flops(runs[1]) if passes == 2 else 0)
     cdef Py_ssize_t blocks, rows = BLOCK_ROWS_LARGE if weight_bytes(f) > LARGE else BLOCK_ROWS
-    cdef int failed
-    threads = min(useful_threads(f, threads), max(f.B, 1))
+    threads = min(useful_threads(work, threads), max(passes * f.B, 1))
     blocks = max((f.B + rows - 1) // rows, 1)
-    if threads > 1:  # ragged rows: twice the blocks, so that the longest ones do not decide alone
+    if threads > passes:  # ragged rows: twice the blocks, so that the longest do not decide alone
         blocks = (blocks + threads - 1) // threads * threads * (1 if f.active == NULL else 2)
     blocks = min(blocks, max(f.B, 1))
-    if flops(f) < GIL_FLOPS:
-        failed = run_blocks(f, run, blocks, threads)
+    if work < GIL_FLOPS:
+        failed = run_blocks(runs, passes, blocks, run, threads)
     else:
         with nogil:
-            failed = run_blocks(f, run, blocks, threads)
+            failed = run_blocks(runs, passes, blocks, run, threads)
     if failed:
         raise MemoryError()
     return 0
 
 
-cdef int run_blocks(const Run *f, block_function run, Py_ssize_t blocks, int threads) noexcept nogil:
-    cdef Py_ssize_t b
+cdef int run_blocks(Run **runs, int passes, Py_ssize_t blocks, block_function run,
+                    int threads) noexcept nogil:
+    cdef Py_ssize_t i
     cdef int failed = 0
     if threads == 1:
-        for b in range(blocks):
-            failed |= run(f, b * f.B // blocks, (b + 1) * f.B // blocks)
+        for i in range(passes * blocks):
+            failed |= run_block(runs[i // blocks], i % blocks, blocks, run)
     else:
-        for b in prange(blocks, num_threads=threads, schedule="dynamic", chunksize=1):
-            failed |= run(f, b * f.B // blocks, (b + 1) * f.B // blocks)
+        for i in prange(passes * blocks, num_threads=threads, schedule="dynamic", chunksize=1):
+            failed |= run_block(runs[i // blocks], i % blocks, blocks, run)
     return failed
+
+
+cdef inline int run_block(const Run *f, Py_ssize_t i, Py_ssize_t blocks,
+                          block_function run) noexcept nogil:
+    return run(f, i * f.B // blocks, (i + 1) * f.B // blocks)

@@ -80,6 +80,10 @@ class Parameters:
         self._cells: list[tuple[tuple[str, str], ...]] = []  # (functional's name, parameter's name)
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._names: list[tuple[str, ...]] = []  # the same in the kernels' order, "" if it has none
+        self._stack = [  # (direction, cell) of each stacked layer's cells
+            [(d, layer * self._directions + d) for d in range(self._directions)]
+            for layer in range(self.num_layers)
+        ]
         self._checked: tuple[Array, ...] = ()
         self._name_parameters()
         self.params = self._initial_values()

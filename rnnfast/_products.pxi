@@ -1,5 +1,55 @@
 # The products after the loop over time: part of _kernels.pyx.
 
+cdef struct Gradients:           # of one call; NULL: not wanted
+    void *x
+    void *w_ih
+    void *w_hh
+    void *b_ih
+    void *b_hh
+    void *w_hr
+
+
+cdef int backward_products(Run *f, const Gradients *to, int threads) except -1:
+    """dx and the gradients of the weights, from the dz that the loop over time has left in the gates."""
+    cdef const rnnfast_kernels *k = f.k
+    cdef Py_ssize_t most = 4 + (2 * f.w.I + 3 * f.w.H + f.w.P) // COLUMNS
+    cdef Py_ssize_t compact = f.N * f.Pp * k.size if f.active != NULL else 0
+    cdef Py_ssize_t biases = f.ldgates * k.size
+    cdef char *block = <char *>rnnfast_alloc(compact + biases + most * sizeof(rnnfast_wgrad))
+    if block == NULL:
+        raise MemoryError()
+    cdef char *h = f.states + (f.B * f.Pp * k.size if f.reverse else 0)
+    cdef char *bias = block + compact
+    cdef rnnfast_wgrad *jobs = <rnnfast_wgrad *>(bias + biases)
+    cdef rnnfast_wgrad whole
+    cdef int n
+    try:
+        if f.active != NULL:
+            h = block
+            compact_states(f, h)
+        k.wgrad_plan(f.w, f.N, f.gates, f.x, h, f.Pp, to.w_ih, to.w_hh, bias, &whole)
+        n = by_columns(k, &whole, jobs)
+        if f.w.r != NULL:
+            memset(&whole, 0, sizeof(whole))
+            whole.K, whole.H, whole.dz, whole.lddz = f.N, f.w.P, f.dh_sum, f.Pp
+            whole.slots = whole.terms = whole.term[0].slots = 1
+            whole.term[0].b, whole.term[0].ldb, whole.term[0].vec = f.h_raw, f.Hp, k.lanes
+            whole.term[0].c, whole.term[0].ldc, whole.term[0].n = to.w_hr, f.w.H, f.w.H
+            n += by_columns(k, &whole, jobs + n)
+        over_products(f, jobs, n, to.x, useful_threads(flops(f), threads))
+        k.bias_grads(f.w, bias, to.b_ih, to.b_hh)
+    finally:
+        rnnfast_free(block)
+    return 0
+
+
+cdef void compact_states(const Run *f, char *to) noexcept nogil:
+    """The states before each step as data rows."""
+    cdef Py_ssize_t s, row = f.Pp * f.k.size
+    for s in range(f.T):
+        memcpy(to + f.offset[s] * row, f.states + state_before(f, s) * row, f.active[s] * row)
+
+
 cdef int by_columns(const rnnfast_kernels *k, const rnnfast_wgrad *g, rnnfast_wgrad *to) noexcept:
     """Cut weight gradients so that what they read of x and h fits the second cache; returns how many."""
     cdef Py_ssize_t columns = 0, j
@@ -82,57 +132,3 @@ cdef int product(const Run *f, const rnnfast_wgrad *g, void *dx, Py_ssize_t dx_p
     rnnfast_flush_leave(flush)
     rnnfast_free(memory)
     return 0
-
-
-cdef struct Gradients:           # of one call; NULL: not wanted
-    void *x
-    void *w_ih
-    void *w_hh
-    void *b_ih
-    void *b_hh
-    void *w_hr
-
-
-cdef int run_backward(Run *f, const Gradients *to, int threads) except -1:
-    """The loop over time, then the products; f has the upstream gradients and those of the states."""
-    cdef const rnnfast_kernels *k = f.k
-    cdef Py_ssize_t projected = f.w.r != NULL, most = 4 + (2 * f.w.I + 3 * f.w.H + f.w.P) // COLUMNS
-    cdef Py_ssize_t raw = projected * f.N * f.Hp * k.size, sums = projected * f.N * f.Pp * k.size
-    cdef Py_ssize_t compact = f.N * f.Pp * k.size if f.active != NULL else 0
-    cdef Py_ssize_t biases = f.ldgates * k.size
-    cdef char *block = <char *>rnnfast_alloc(raw + sums + compact + biases + most * sizeof(rnnfast_wgrad))
-    if block == NULL:
-        raise MemoryError()
-    cdef char *h = f.states + (f.B * f.Pp * k.size if f.reverse else 0)
-    cdef char *bias = block + raw + sums + compact
-    cdef rnnfast_wgrad *jobs = <rnnfast_wgrad *>(bias + biases)
-    cdef rnnfast_wgrad whole
-    cdef int n
-    if projected:
-        f.h_raw, f.dh_sum = block, block + raw
-    try:
-        over_blocks(f, backward_block, threads)
-        if f.active != NULL:
-            h = block + raw + sums
-            compact_states(f, h)
-        k.wgrad_plan(f.w, f.N, f.gates, f.x, h, f.Pp, to.w_ih, to.w_hh, bias, &whole)
-        n = by_columns(k, &whole, jobs)
-        if projected:
-            memset(&whole, 0, sizeof(whole))
-            whole.K, whole.H, whole.dz, whole.lddz = f.N, f.w.P, f.dh_sum, f.Pp
-            whole.slots = whole.terms = whole.term[0].slots = 1
-            whole.term[0].b, whole.term[0].ldb, whole.term[0].vec = f.h_raw, f.Hp, k.lanes
-            whole.term[0].c, whole.term[0].ldc, whole.term[0].n = to.w_hr, f.w.H, f.w.H
-            n += by_columns(k, &whole, jobs + n)
-        over_products(f, jobs, n, to.x, useful_threads(f, threads))
-        k.bias_grads(f.w, bias, to.b_ih, to.b_hh)
-    finally:
-        rnnfast_free(block)
-    return 0
-
-
-cdef void compact_states(const Run *f, char *to) noexcept nogil:
-    """The states before each step as data rows."""
-    cdef Py_ssize_t s, row = f.Pp * f.k.size
-    for s in range(f.T):
-        memcpy(to + f.offset[s] * row, f.states + state_before(f, s) * row, f.active[s] * row)

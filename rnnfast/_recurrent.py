@@ -130,21 +130,14 @@ class Recurrent(Parameters, Generic[State]):
             masks.append(self._dropout_mask(x.shape) if training and layer else None)
             if masks[-1] is not None:
                 x = x * masks[-1]
+            calls = []
+            for direction, k in self._stack[layer]:
+                h0, c0 = self._cell_state(states, k)
+                reverse = (direction == 1) != self._reverse
+                weights = self._weights(k)
+                calls.append((cell, act, x, h0, c0, *weights, lengths, resets, reverse, training))
             ys = []
-            for direction in range(self._directions):
-                k = layer * self._directions + direction
-                y, h_n, c_n, cell_tape = _calls.forward(
-                    cell,
-                    act,
-                    x,
-                    *self._cell_state(states, k),
-                    *self._weights(k),
-                    lengths=lengths,
-                    resets=resets,
-                    reverse=(direction == 1) != self._reverse,
-                    need_tape=training,
-                    threads=threads,
-                )
+            for y, h_n, c_n, cell_tape in _calls.forward(calls, threads):
                 ys.append(y)
                 finals.append((h_n, c_n))
                 tapes.append(cell_tape)
@@ -200,18 +193,16 @@ class Recurrent(Parameters, Generic[State]):
         dstarts: list[tuple[Any, ...]] = [()] * len(self._cells)
         params: dict[str, Any] = dict.fromkeys(self.params)  # in their order
         for layer in reversed(range(self.num_layers)):
-            dxs = []
-            for direction in range(self._directions):
-                k = layer * self._directions + direction
-                dy_k, dstate_k = self._side(dout, direction), self._cell_state(dstates, k)
-                dx, dh0, dc0, *weights = _calls.backward(
-                    cell, tape.cells[k], dy_k, *dstate_k, threads
-                )
-                dxs.append(dx)
+            calls = []
+            for direction, k in self._stack[layer]:
+                dh_n, dc_n = self._cell_state(dstates, k)
+                calls.append((cell, tape.cells[k], self._side(dout, direction), dh_n, dc_n))
+            gradients = _calls.backward(calls, threads)
+            for (_, k), (_, dh0, dc0, *weights) in zip(self._stack[layer], gradients, strict=True):
                 dstarts[k] = dh0, dc0
                 params.update(zip(self._names[k], weights, strict=True))
-            dout = dxs[0]
-            for dx in dxs[1:]:
+            dout = gradients[0][0]
+            for dx, *_ in gradients[1:]:
                 dout += dx
             if tape.masks[layer] is not None:
                 dout *= tape.masks[layer]

@@ -2,7 +2,8 @@
 
 def pack(int cell, int act, w_ih, w_hh, b_ih, b_hh, w_hr):
     """Return the packed weights and the lanes of a vector. The arrays are plain and fit each other."""
-    cdef Views v = no_views()
+    cdef Views v
+    start_views(&v, 0)
     cdef rnnfast_weights w
     cdef Packed p
     try:
@@ -81,14 +82,15 @@ cdef class Steps:
         """
         cdef char code = c"f" if self.k.size == 4 else c"d"
         cdef Py_ssize_t I = self.w[0].I, P = self.w[self.n - 1].P
-        cdef Views v = no_views(code)
+        cdef Views v
         cdef int ndim
+        start_views(&v, code)
         try:
             take(&v, x, ANY, ANY)
             if v.n == 0 or not v.plain or not self.fits(&v.view[0], I):
                 x = self.accept_x(x)
                 release(&v)
-                v = no_views(code)
+                start_views(&v, code)
                 take(&v, x, ANY, ANY)
             ndim = v.view[0].ndim
             if out is None:
@@ -122,14 +124,15 @@ cdef class Steps:
         """
         cdef char code = c"f" if self.k.size == 4 else c"d"
         cdef Py_ssize_t I = self.w[0].I, P = self.w[self.n - 1].P, T
-        cdef Views v = no_views(code)
+        cdef Views v
         cdef void *ys
+        start_views(&v, code)
         try:
             take(&v, x, ANY, ANY)
             if v.n == 0 or not v.plain or not self.fits_chunk(&v.view[0], I):
                 x = self.accept_chunk(x)
                 release(&v)
-                v = no_views(code)
+                start_views(&v, code)
                 take(&v, x, ANY, ANY)
             T = v.view[0].shape[0]
             shape = <object>(T, P) if v.view[0].ndim == 2 else <object>(T, self.B, P)
@@ -144,6 +147,8 @@ cdef class Steps:
         cdef char *between = <char *>rnnfast_alloc(min(self.n - 1, 2) * size) if self.n > 1 else NULL
         cdef char *to
         cdef Run f
+        cdef Run *runs[2]
+        runs[0], runs[1] = &f, NULL
         if self.n > 1 and between == NULL:
             raise MemoryError()
         try:
@@ -154,7 +159,7 @@ cdef class Steps:
                 f.h_n, f.ldh0 = <char *>self.steps[l].h, f.Pp
                 f.c_n, f.ldc0 = <char *>self.steps[l].c_next, f.Hp
                 f.h0, f.c0 = f.h_n, f.c_n
-                over_blocks(&f, forward_block, self.threads)
+                over_blocks(runs, forward_block, self.threads)
                 x = to
         finally:
             rnnfast_free(between)

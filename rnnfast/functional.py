@@ -92,10 +92,11 @@ def rnn_forward(
     """
     _check.choice("nonlinearity", nonlinearity, _kernels.ACTIVATIONS)
     act = _kernels.ACTIVATIONS[nonlinearity]
-    y, h_n, _, tape = _calls.forward(
+    call = (
         _kernels.RNN, act, x, h0, None, w_ih, w_hh, b_ih, b_hh, None,
-        lengths, resets, reverse, need_tape, threads,
+        lengths, resets, reverse, need_tape,
     )  # fmt: skip
+    y, h_n, _, tape = _calls.forward([call], threads)[0]
     return y, h_n, tape
 
 
@@ -153,10 +154,11 @@ def gru_forward(
        modeling", arXiv:1412.3555, 2014.
     """
     cell = _kernels.GRU if reset_after else _kernels.GRU_RESET_BEFORE
-    y, h_n, _, tape = _calls.forward(
+    call = (
         cell, 0, x, h0, None, w_ih, w_hh, b_ih, b_hh, None,
-        lengths, resets, reverse, need_tape, threads,
+        lengths, resets, reverse, need_tape,
     )  # fmt: skip
+    y, h_n, _, tape = _calls.forward([call], threads)[0]
     return y, h_n, tape
 
 
@@ -215,10 +217,11 @@ def lstm_forward(
     .. [3] H. Sak et al., "Long short-term memory based recurrent neural network architectures for
        large vocabulary speech recognition", arXiv:1402.1128, 2014.
     """
-    y, h_n, c_n, tape = _calls.forward(
+    call = (
         _kernels.LSTM, 0, x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr,
-        lengths, resets, reverse, need_tape, threads,
+        lengths, resets, reverse, need_tape,
     )  # fmt: skip
+    y, h_n, c_n, tape = _calls.forward([call], threads)[0]
     assert c_n is not None
     return y, h_n, c_n, tape
 
@@ -260,7 +263,8 @@ def rnn_backward(
     .. [1] P. Werbos, "Backpropagation through time: what it does and how to do it",
        Proceedings of the IEEE 78(10), 1990.
     """
-    dx, dh0, _, *rest, _ = _calls.backward(_kernels.RNN, tape, dy, dh_n, None, threads)
+    call = _kernels.RNN, tape, dy, dh_n, None
+    dx, dh0, _, *rest, _ = _calls.backward([call], threads)[0]
     return RNNGrads(dx, dh0, *rest)
 
 
@@ -275,7 +279,8 @@ def gru_backward(
 
     Parameters, results and errors are those of `rnn_backward`, with a tape of `gru_forward`.
     """
-    dx, dh0, _, *rest, _ = _calls.backward(_kernels.GRU, tape, dy, dh_n, None, threads)
+    call = _kernels.GRU, tape, dy, dh_n, None
+    dx, dh0, _, *rest, _ = _calls.backward([call], threads)[0]
     return GRUGrads(dx, dh0, *rest)
 
 
@@ -292,4 +297,4 @@ def lstm_backward(
     Parameters, results and errors are those of `rnn_backward`, with a tape of `lstm_forward`;
     `dc_n`, shape (B, H), is the gradient of `c_n`. Shapes have P for H where there is a projection.
     """
-    return LSTMGrads(*_calls.backward(_kernels.LSTM, tape, dy, dh_n, dc_n, threads))
+    return LSTMGrads(*_calls.backward([(_kernels.LSTM, tape, dy, dh_n, dc_n)], threads)[0])

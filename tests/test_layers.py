@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from _cases import cover
 
-from rnnfast import GRU, LSTM, RNN
+from rnnfast import GRU, LSTM, RNN, _kernels
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -221,6 +221,18 @@ def test_layouts_give_the_same_bits(kind: str) -> None:
         got = train(each, x[:, 0], bare, resets=resets[:, 0])
         assert_equal(got, {n: np.reshape(a, got[n].shape) for n, a in want.items()})
         assert got["y"].ndim == got["state0"].ndim == got["dx"].ndim == got["dstate0"].ndim == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("B", [1, 3])
+def test_directions_side_by_side_give_the_same_bits(kind: str, B: int) -> None:
+    """With two threads a single row's directions run at the same time."""
+    layer = make(kind, num_layers=2, bidirectional=True)
+    T = 31 + int(_kernels.SERIAL_FLOPS / (2 * 4 * 7 * 12))  # more than stays on one thread
+    x, state = data(layer, T, B)
+    for options in {}, {"lengths": np.arange(T - B, T)}:
+        one = train(layer, x, state, threads=1, **options)
+        assert_equal(train(layer, x, state, threads=2, **options), one)
 
 
 @pytest.mark.parametrize("kind", KINDS)

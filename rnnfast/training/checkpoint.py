@@ -1,7 +1,6 @@
 """Checkpoints: parameters, optimiser state and random state in one safetensors file.
 
-The format holds arrays and text and nothing that runs, so a file from elsewhere can at worst be
-refused. A file is written beside its destination and then moved over it: whoever reads the path
+They are written and read by `rnnfast._files`: nothing in them runs, and whoever reads the path
 finds the old checkpoint or the new one, never half of one.
 
 Needs the `safetensors` package (`pip install rnnfast[files]`).
@@ -9,13 +8,12 @@ Needs the `safetensors` package (`pip install rnnfast[files]`).
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
 from typing import Any
 
 import numpy as np
 
+from .. import _files
 from ._array import Array, Arrays, check_like, join
 from .optim import Optimizer
 
@@ -62,9 +60,7 @@ def save_checkpoint(
         header["optimizer"] = [type(optimizer).__name__, optimizer.steps, optimizer.lr]
     if rng is not None:
         header["rng"] = rng.bit_generator.state
-    arrays = {name: np.ascontiguousarray(array) for name, array in join(**parts).items()}
-    text = json.dumps(header, default=lambda array: array.tolist())
-    _replace(path, _safetensors().numpy.save(arrays, {"rnnfast": text}))
+    _files.write(path, join(**parts), header)
 
 
 def load_checkpoint(
@@ -108,7 +104,7 @@ def load_checkpoint(
     wanted = {"params": params, "extra": extra or {}}
     if optimizer is not None:
         wanted["optimizer"] = optimizer.state_arrays()
-    try:
+    with _files.reading("checkpoint", path):
         header, arrays = _read(path, [name for name, part in wanted.items() if part])
         for part, like in wanted.items():
             check_like(part, arrays[part], like)
@@ -118,8 +114,6 @@ def load_checkpoint(
             _check_rng_state(header, rng)
         if optimizer is not None:
             optimizer.load_state(steps, lr, arrays["optimizer"])
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"cannot load checkpoint {os.fspath(path)!r}: {error}") from error
     if rng is not None:
         rng.bit_generator.state = header["rng"]
     for part in ("params", "extra"):
@@ -128,53 +122,17 @@ def load_checkpoint(
     return header["info"]
 
 
-def _safetensors() -> Any:
-    try:
-        import safetensors.numpy
-    except ImportError as error:
-        message = "checkpoints need the safetensors package: pip install rnnfast[files]"
-        raise ImportError(message) from error
-    return safetensors
-
-
-def _replace(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write `content` to `path` so that the path never shows a part of it."""
-    folder, name = os.path.split(os.path.abspath(path))
-    handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
-    try:
-        with open(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
 def _read(
     path: str | os.PathLike[str], parts: list[str]
 ) -> tuple[dict[str, Any], dict[str, dict[str, Array]]]:
     """The header and the arrays of the wanted parts; ValueError for whatever is not right."""
-    safetensors = _safetensors()
+    header, joined = _files.read(path, _FORMAT, lambda name: name.partition(".")[0] in parts)
+    if "info" not in header:
+        raise ValueError("its info is missing")
     arrays: dict[str, dict[str, Array]] = {"params": {}, "extra": {}, "optimizer": {}}
-    try:
-        with safetensors.safe_open(os.fspath(path), framework="numpy") as file:
-            header = json.loads((file.metadata() or {})["rnnfast"])
-            for key in file.keys():  # noqa: SIM118 (a safe_open is no dict)
-                part, _, name = key.partition(".")
-                if part in parts:
-                    arrays[part][name] = file.get_tensor(key)
-    except OSError:
-        raise
-    except RecursionError:
-        raise ValueError("its header is nested too deeply") from None
-    except KeyError:
-        raise ValueError("it is not a checkpoint of rnnfast") from None
-    except Exception as error:  # safetensors' own errors derive from Exception alone
-        raise ValueError(str(error)) from error
-    if not isinstance(header, dict) or header.get("format") != _FORMAT or "info" not in header:
-        raise ValueError("it is not a checkpoint of rnnfast")
+    for key, array in joined.items():
+        part, _, name = key.partition(".")
+        arrays[part][name] = array
     return header, arrays
 
 
