@@ -1,10 +1,5 @@
-/* Which kernels this processor can run; memory and floating-point state for the layer above. */
-#define _GNU_SOURCE
-#include <stdlib.h>
+/* Which kernels this processor can run; floating-point state for the layer above. */
 #include <string.h>
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
 #ifdef __x86_64__
 #include <xmmintrin.h>
 #endif
@@ -72,18 +67,6 @@ void rnnfast_flush_leave(unsigned long state) { __asm__ volatile("msr fpcr, %0" 
 unsigned long rnnfast_flush_enter(void) { return 0; }
 void rnnfast_flush_leave(unsigned long state) { (void)state; }
 #endif
-
-void *rnnfast_alloc(size_t bytes) {
-  const size_t huge = (size_t)2 << 20;
-  void *block;
-  if (posix_memalign(&block, bytes >= 2 * huge ? huge : 64, bytes ? bytes : 1)) return NULL;
-#ifdef MADV_HUGEPAGE
-  if (bytes >= 2 * huge) madvise(block, bytes, MADV_HUGEPAGE);
-#endif
-  return block;
-}
-
-void rnnfast_free(void *block) { free(block); }
 
 const char *rnnfast_compiler(void) {
 #ifdef __clang__

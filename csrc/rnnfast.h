@@ -6,7 +6,7 @@
  *
  * Every pointer to reals is `void *` because one set of functions serves both precisions; all reals
  * of one call have the precision of the table that the function was taken from. Strides ("ld...")
- * are in reals, between rows. Nothing here allocates, keeps a pointer, or knows of Python or
+ * are in reals, between rows. No kernel allocates, keeps a pointer, or knows of Python or
  * threads; functions are safe to call from many threads on disjoint rows.
  *
  * Gate buffers hold one row of "slots" per batch row: [panel][slot][lane], where a panel is L hidden
@@ -121,7 +121,7 @@ const rnnfast_kernels *rnnfast_table(const char *isa, int size);
 /* Subnormals count as zero in this thread from `enter` to `leave`. */
 unsigned long rnnfast_flush_enter(void);
 void rnnfast_flush_leave(unsigned long state);
-/* 64-byte aligned; large blocks ask for huge pages. NULL if there is no memory. */
+/* 64-byte aligned, not cleared; NULL if there is no memory (memory.c). */
 void *rnnfast_alloc(size_t bytes);
 void rnnfast_free(void *block);
 const char *rnnfast_compiler(void);

@@ -1,0 +1,81 @@
+/* Scratch, packed weights and tapes, with a few free blocks kept for the next call.
+ *
+ * A training step frees everything it took. malloc then gives the pages back to the system, and the
+ * next step waits for each to be mapped and cleared again: half the time of a step of two LSTM layers at
+ * (8, 64, 20, 20), 5 per cent at (50, 64, 512, 512) (Xeon, glibc 2.36). At most KEPT bytes in PLACES
+ * blocks are kept, the ones freed last. */
+#define _GNU_SOURCE
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+#include "rnnfast.h"
+
+enum { HEADER = 64, PLACES = 16 };
+static const size_t HUGE = (size_t)2 << 20, KEPT = (size_t)128 << 20, LEAST = (size_t)16 << 10;
+
+/* Before every block. */
+typedef struct { size_t size; } header;
+
+/* Oldest first. Whoever finds it taken does without: a fork may have left it so for ever. */
+static atomic_flag taken = ATOMIC_FLAG_INIT;
+static header *place[PLACES];
+static int places;
+static size_t kept;
+
+static int enter(void) { return !atomic_flag_test_and_set_explicit(&taken, memory_order_acquire); }
+static void leave(void) { atomic_flag_clear_explicit(&taken, memory_order_release); }
+
+static header *take_out(int i) {
+  header *h = place[i];
+  memmove(place + i, place + i + 1, (size_t)(--places - i) * sizeof *place);
+  kept -= h->size;
+  return h;
+}
+
+/* The smallest kept block of at least `size` bytes and not twice as many; NULL if there is none. */
+static header *reuse(size_t size) {
+  int best = -1;
+  if (size < LEAST || !enter()) return NULL;
+  for (int i = 0; i < places; i++)
+    if (place[i]->size >= size && place[i]->size / 2 < size &&
+        (best < 0 || place[i]->size < place[best]->size))
+      best = i;
+  header *h = best < 0 ? NULL : take_out(best);
+  leave();
+  return h;
+}
+
+static header *fresh(size_t size) {
+  void *block;
+  if (posix_memalign(&block, size >= 2 * HUGE ? HUGE : 64, HEADER + size)) return NULL;
+#ifdef MADV_HUGEPAGE
+  if (size >= 2 * HUGE) madvise(block, HEADER + size, MADV_HUGEPAGE);
+#endif
+  header *h = block;
+  h->size = size;
+  return h;
+}
+
+void *rnnfast_alloc(size_t bytes) {
+  header *h = reuse(bytes);
+  if (!h) h = fresh(bytes);
+  return h ? (char *)h + HEADER : NULL;
+}
+
+void rnnfast_free(void *block) {
+  header *old[PLACES], *h = block ? (header *)((char *)block - HEADER) : NULL;
+  int n = 0;
+  if (h && h->size >= LEAST && h->size <= KEPT && enter()) {
+    while (places == PLACES || kept + h->size > KEPT) old[n++] = take_out(0);
+    place[places++] = h;
+    kept += h->size;
+    leave();
+    h = NULL;
+  }
+  free(h);
+  while (n) free(old[--n]);
+}
