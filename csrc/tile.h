@@ -87,14 +87,13 @@ INLINE void gemm_tile(const gemm_t *g, ptrdiff_t K, ptrdiff_t K0, ptrdiff_t p, i
   const REAL *a = (const REAL *)g->a + r * g->lda;
   const REAL *b = (const REAL *)g->b + p * size + K0 * nv * L;
   const REAL *ahead = (const REAL *)g->b + (p + 1 < panels ? p + 1 : 0) * size + K0 * nv * L;
-  const REAL *init = (const REAL *)g->init + r * g->ldinit + p * g->init_panel;
   REAL *c = (REAL *)g->c + r * g->ldc + p * g->c_panel;
   const ptrdiff_t valid = g->whole ? 4 * L : g->n - p * g->width * L, half = g->run * nv * L / 2;
   ahead = tile < 2 ? ahead + tile * half * g->runs : b;
   UNROLL for (int m = 0; m < mr; m++)
     UNROLL for (int v = 0; v < nv; v++) {
-      const REAL *from = init + m * g->ldinit + v * g->init_vec;
-      acc[4 * m + v] = g->init ? load_up_to(from, valid - v * L) : splat(0);
+      const ptrdiff_t at = (r + m) * g->ldinit + p * g->init_panel + v * g->init_vec;
+      acc[4 * m + v] = g->init ? load_up_to((const REAL *)g->init + at, valid - v * L) : splat(0);
     }
   for (ptrdiff_t i = 0; i < g->runs; i++, a += g->stride, b += 2 * half, ahead += half)
     madd(mr, nv, acc, a, g->lda, 1, g->run, b, ahead);
