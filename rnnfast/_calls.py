@@ -30,6 +30,7 @@ class Packing(NamedTuple):
     """Sequences of different length without their padding, longest first, step after step."""
 
     T: int  # steps of the padded sequences
+    lengths: NDArray[np.intp]  # (B,) of the caller's rows
     order: NDArray[np.intp]  # (B,) which row of the caller stands where
     rows: NDArray[np.intp]  # (N,) index into (T*B) of each packed row
     active: NDArray[np.intp]  # rows of each step
@@ -46,7 +47,7 @@ def packing_of(lengths: NDArray[np.intp], T: int, reverse: bool) -> Packing:
     step = np.repeat(steps, active)
     place = np.arange(len(step)) - offset[step]
     time = ordered[place] - 1 - step if reverse else step
-    return Packing(T, order, time * B + order[place], active, offset)
+    return Packing(T, lengths, order, time * B + order[place], active, offset)
 
 
 def forward(calls: list[tuple[Any, ...]], threads: int | None) -> list[Outputs]:
@@ -121,7 +122,7 @@ def _outputs(packing: Packing | None, outputs: Outputs) -> Outputs:
     if packing is None:
         return outputs
     y, h_n, c_n, tape = outputs
-    return _padded(y, packing), _unsorted(h_n, packing), _unsorted(c_n, packing), tape
+    return _kernels.padded_rows(y, packing), _unsorted(h_n, packing), _unsorted(c_n, packing), tape
 
 
 def _checked_backward(cell: int, tape: Any, dy: Any, dh_n: Any, dc_n: Any) -> tuple[Any, ...]:
@@ -141,7 +142,8 @@ def _gradients(packing: Packing | None, gradients: tuple[Any, ...]) -> tuple[Any
     if packing is None:
         return gradients
     dx, dh0, dc0, *rest = gradients
-    return _padded(dx, packing), _unsorted(dh0, packing), _unsorted(dc0, packing), *rest
+    dx = _kernels.padded_rows(dx, packing)
+    return dx, _unsorted(dh0, packing), _unsorted(dc0, packing), *rest
 
 
 def _checked(
@@ -183,13 +185,6 @@ def _packed(padded: Any, packing: Packing) -> Any:
     if padded is None:
         return None
     return padded.reshape(-1, padded.shape[2]).take(packing.rows, 0)[None]
-
-
-def _padded(packed: Any, packing: Packing) -> Array:
-    T, B = packing.T, len(packing.order)
-    padded = np.zeros((T * B, packed.shape[2]), packed.dtype)
-    padded[packing.rows] = packed[0]
-    return padded.reshape(T, B, -1)
 
 
 def _sorted(state: Any, packing: Packing) -> Any:

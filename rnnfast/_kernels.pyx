@@ -416,6 +416,30 @@ def backward(tape, cell, dy, dh_n, dc_n, int threads):
     return None if results is None else results[0]
 
 
+def padded_rows(rows, packing):
+    """(1, N, n), data rows in the order of `packing`, as (T, B, n) with zeros beyond the lengths."""
+    cdef const Py_ssize_t[::1] at = packing.rows, lengths = packing.lengths
+    cdef Py_ssize_t T = packing.T, B = len(lengths), N = len(at), n = rows.shape[2], t, b, i
+    cdef Views v
+    cdef char *to
+    cdef const char *source
+    start_views(&v, 0)
+    try:
+        source = <const char *>take(&v, rows, 3, 1, N, n)
+        result = new(&v, <void **>&to, (T, B, n), 3)
+        n *= v.view[0].itemsize
+        with nogil:
+            for t in range(T):
+                for b in range(B):
+                    if lengths[b] <= t:
+                        memset(to + (t * B + b) * n, 0, n)
+            for i in range(N):
+                memcpy(to + at[i] * n, source + i * n, n)
+    finally:
+        release(&v)
+    return result
+
+
 ctypedef fused real:
     float
     double
