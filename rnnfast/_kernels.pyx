@@ -329,13 +329,6 @@ def run_forward(list calls not None, int threads):
     return results
 
 
-def forward(cell, act, x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, packing, resets, reverse, need_tape,
-            int threads):
-    results = run_forward([(cell, act, x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, packing, resets,
-                            reverse, need_tape)], threads)
-    return None if results is None else results[0]
-
-
 cdef class Backward:
     """A backward pass that is ready to run, and all that it refers to."""
     cdef Run f
@@ -409,11 +402,6 @@ def run_backward(list calls not None, int threads):
         backward_products(&b.f, &b.to, threads)
         results.append(b.results)
     return results
-
-
-def backward(tape, cell, dy, dh_n, dc_n, int threads):
-    results = run_backward([(cell, tape, dy, dh_n, dc_n)], threads)
-    return None if results is None else results[0]
 
 
 def padded_rows(rows, packing):
