@@ -104,18 +104,36 @@ def test_char_lm_of_a_file_beats_the_3_gram_model_where_memory_pays(tmp_path: Pa
     assert set(content["sample"][5:]) <= {"a", "b", "\n"}
 
 
-@pytest.mark.parametrize("name", ["binary-adder", "char-lm"])
+@pytest.mark.parametrize(
+    ("name", "models"),
+    [
+        ("binary-adder", ["2 x 20 LSTM, batch 64, 8 steps"]),
+        (
+            "char-lm",
+            ["2 x 192 GRU, batch 16, 64 steps", "2 x 256 LSTM, batch 32, 64 steps"],
+        ),
+    ],
+)
 def test_compare_torch_is_of_the_same_model(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("torch", reason="PyTorch is only compared with")
+    torch = pytest.importorskip("torch", reason="PyTorch is only compared with")
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
     content = result(name, tmp_path, "--quick", "--compare", "torch", "--dropout", "0")
-    ours, theirs = content["first_losses"]
-    assert ours == pytest.approx(theirs, rel=1e-5)
-    seconds = content["torch_seconds_per_step"], content["rnnfast_seconds_per_step"]
-    assert min(seconds) > 0
-    assert content["speed_up"] == pytest.approx(seconds[0] / seconds[1])
-    assert f"PyTorch {content['torch_version']}: " in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert torch.get_num_threads() == before + 1
+    torch.set_num_threads(before)
+    measured = {models[0]: content}
+    if len(models) == 2:
+        measured[models[1]] = content["larger_lstm"]
+    for model, times in measured.items():
+        ours, theirs = times["first_losses"]
+        assert ours == pytest.approx(theirs, rel=1e-5)
+        seconds = times["torch_seconds_per_step"], times["rnnfast_seconds_per_step"]
+        assert min(seconds) > 0
+        assert times["speed_up"] == pytest.approx(seconds[0] / seconds[1])
+        assert f"{model}, PyTorch {torch.__version__}: " in out
 
 
 def test_torch_takes_the_same_training_steps() -> None:

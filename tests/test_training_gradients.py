@@ -99,6 +99,23 @@ def test_linear_has_the_same_bits_for_any_number_of_threads() -> None:
             np.testing.assert_array_equal(a, b)
 
 
+def test_linear_of_arrays_in_any_layout() -> None:
+    plain, x, dy = Linear(6, 5, **DOUBLE), normal(4, 3, 6), normal(4, 3, 5, seed=1)
+    grads = plain.backward(plain.forward(x)[1], dy)
+    turned = Linear(6, 5, **DOUBLE)
+    turned.params["weight"] = np.asfortranarray(turned.params["weight"])
+    turned.params["bias"] = np.repeat(turned.params["bias"], 2)[::2]
+    for change in (np.asfortranarray, lambda a: np.repeat(a, 2, axis=2)[:, :, ::2]):
+        y, tape = turned.forward(change(x))
+        others = turned.backward(tape, change(dy))
+        np.testing.assert_array_equal(y, plain(x))
+        np.testing.assert_array_equal(others.input, grads.input)
+        for name, gradient in grads.params.items():
+            np.testing.assert_array_equal(others.params[name], gradient)
+    x.flags.writeable = False
+    np.testing.assert_array_equal(plain(x), y)
+
+
 def test_linear_of_no_rows() -> None:
     linear = Linear(3, 4, rng=0)
     y, tape = linear.forward(np.zeros((0, 2, 3), np.float32))

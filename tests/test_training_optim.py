@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import tracemalloc
 from typing import Any
 
@@ -18,6 +20,7 @@ from rnnfast.training import (
     clip_value,
     global_norm,
 )
+from rnnfast.training._flat import BLOCK
 
 CASES = [
     (SGD, {"lr": 0.1}),
@@ -126,6 +129,62 @@ def test_step_is_in_place_and_keeps_dtype_and_gradients(kind: Any, options: Any)
         assert (p != before[name]).any()
 
 
+@cases
+def test_arrays_of_any_size_layout_and_dtype_step_as_each_alone(kind: Any, options: Any) -> None:
+    """All lie end to end for the step: more than one block, two dtypes, what is not C order."""
+    rng = np.random.default_rng(3)
+    shapes = {"a": (3,), "long": (2 * BLOCK + 5,), "none": (0, 4), "b": (7, 300), "scalar": ()}
+    together: dict[str, Any] = {}
+    for name, shape in shapes.items():
+        together[name] = rng.standard_normal(shape).astype(np.float32)
+        together[name + " double"] = rng.standard_normal(shape)
+    together["fortran"] = np.asfortranarray(rng.standard_normal((5, 6)))
+    together["strided"] = rng.standard_normal((5, 6))[::2, ::-1]
+    alone = {name: p.copy() for name, p in together.items()}
+    optimizer = kind(together, **options)
+    singles = {name: kind({name: p}, **options) for name, p in alone.items()}
+    for _ in range(3):
+        grads = {name: rng.standard_normal(p.shape).astype(p.dtype) for name, p in alone.items()}
+        grads["b"], grads["strided"] = np.asfortranarray(grads["b"]), grads["strided"][::-1]
+        optimizer.step(grads)
+        for single in singles.values():
+            single.step(grads)
+    for name, p in together.items():
+        np.testing.assert_array_equal(p, alone[name], err_msg=name)
+    for slot, arrays in optimizer.state.items():
+        assert set(arrays) == set(together)
+        for name, array in arrays.items():
+            assert array.dtype == together[name].dtype
+            np.testing.assert_array_equal(array, singles[name].state[slot][name])
+
+
+def test_an_array_under_two_names_takes_both_steps() -> None:
+    shared = np.ones(2)
+    SGD({"here": shared, "there": shared}, lr=0.5).step({"here": np.ones(2), "there": np.ones(2)})
+    np.testing.assert_array_equal(shared, 0)
+
+
+def pickled(optimizer: Any) -> Any:
+    return pickle.loads(pickle.dumps(optimizer))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickled])
+@cases
+def test_a_copy_goes_its_own_way(kind: Any, options: Any, copied: Any) -> None:
+    first = kind(parameters(), **options)
+    first.step(gradients(0))
+    second = copied(first)
+    for step in range(1, 4):
+        first.step(gradients(step))
+    for step in range(1, 4):
+        second.step(gradients(step))
+    for name, p in first.params.items():
+        assert second.params[name] is not p
+        np.testing.assert_array_equal(p, second.params[name])
+    for name, array in first.state_arrays().items():
+        np.testing.assert_array_equal(array, second.state_arrays()[name])
+
+
 def test_adam_step_allocates_nothing_of_the_parameters_size() -> None:
     params = {"w": np.ones((400, 500), np.float32)}
     grads = {"w": np.ones((400, 500), np.float32)}
@@ -214,6 +273,16 @@ def test_norm_survives_what_would_overflow_float32() -> None:
     grads = {"a": np.array([np.nan, 1.0])}
     assert np.isnan(clip_norm(grads, 0.5))
     assert grads["a"][1] == 1.0
+
+
+def test_norm_of_small_and_large_arrays_together() -> None:
+    rng = np.random.default_rng(0)
+    shapes = [(3,), (200, 300), (), (0, 5), (20_000,), (4, 5)]
+    grads: dict[str, Any] = {str(s): rng.standard_normal(s).astype(np.float32) for s in shapes}
+    grads["turned"] = rng.standard_normal((150, 200)).T
+    expected = np.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in grads.values()))
+    assert global_norm(grads) == pytest.approx(expected, rel=1e-12)
+    assert global_norm({}) == 0
 
 
 def test_clip_value() -> None:

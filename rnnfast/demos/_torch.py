@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from statistics import median
 from typing import Any, TypeAlias
 
@@ -49,14 +50,14 @@ def torch_language_model(model: Any, lr: float, clip_norm: float) -> Train:
 
     embedding = torch.nn.Embedding(*model.embedding.params["weight"].shape)
     net = torch.nn.ModuleDict(
-        {"embedding": embedding, "gru": _layer(model.gru), "out": _linear(model.out)}
+        {"embedding": embedding, "rnn": _layer(model.rnn), "out": _linear(model.out)}
     )
     state: Any = None
 
     def loss(batch: Any) -> Any:
         nonlocal state
         read, wanted = batch
-        y, last = net["gru"](net["embedding"](read), state)
+        y, last = net["rnn"](net["embedding"](read), state)
         state = tuple(h.detach() for h in last) if isinstance(last, tuple) else last.detach()
         logits = net["out"](y)
         return torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten())
@@ -103,7 +104,7 @@ def _training(
 
 
 def compare(
-    ours: Train, theirs: Train, batches: Sequence[Any], rounds: int, threads: int
+    what: str, ours: Train, theirs: Train, batches: Sequence[Any], rounds: int, threads: int
 ) -> dict[str, Any]:
     """Time both on the same batches, in turns; print the medians and return them for the JSON.
 
@@ -112,17 +113,17 @@ def compare(
     """
     import torch
 
-    torch.set_num_threads(threads)
     tensors = [tuple(map(torch.from_numpy, batch)) for batch in batches]
-    first = [ours(batches[:1])[0], theirs(tensors[:1])[0]]
     size = (len(batches) - 1) // rounds
     seconds: list[tuple[float, float]] = []
-    for start in range(1, 1 + rounds * size, size):
-        part = slice(start, start + size)
-        seconds.append((_time(ours, batches[part]) / size, _time(theirs, tensors[part]) / size))
+    with _torch_threads(threads):
+        first = [ours(batches[:1])[0], theirs(tensors[:1])[0]]
+        for start in range(1, 1 + rounds * size, size):
+            part = slice(start, start + size)
+            seconds.append((_time(ours, batches[part]) / size, _time(theirs, tensors[part]) / size))
     rnnfast_step, torch_step = map(median, zip(*seconds, strict=True))
     print(
-        f"PyTorch {torch.__version__}: {1e3 * torch_step:.3g} ms per training step, "
+        f"{what}, PyTorch {torch.__version__}: {1e3 * torch_step:.3g} ms per training step, "
         f"rnnfast {1e3 * rnnfast_step:.3g} ms: {torch_step / rnnfast_step:.2f}x\n"
         f"(medians of {rounds} rounds of {size} steps each, in turns, {threads} thread"
         f"{'s' * (threads > 1)}, from the same weights; making the batches not included)\n"
@@ -135,6 +136,18 @@ def compare(
         "timed_steps": rounds * size,
         "first_losses": first,
     }
+
+
+@contextmanager
+def _torch_threads(threads: int) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _time(train: Train, batches: Sequence[Any]) -> float:

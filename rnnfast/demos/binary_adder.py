@@ -99,7 +99,8 @@ def beside_torch(options: Options) -> dict[str, Any]:
     batches = [sums(rng, BATCH) for _ in range(1 + 100 * rounds)]
     theirs = torch_adder(adder, LR)
     ours = steps(adder.loss_and_grads, Adam(adder.params, lr=LR))
-    return compare(ours, theirs, batches, rounds, options.threads)
+    what = f"2 x {HIDDEN} LSTM, batch {BATCH}, {BITS} steps"
+    return compare(what, ours, theirs, batches, rounds, options.threads)
 
 
 def print_sum(numbers: Any, s: Any) -> None:

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from rnnfast import GRU
+from rnnfast import GRU, LSTM
 from rnnfast.training import (
     Adam,
     Embedding,
@@ -98,18 +98,25 @@ def code_points(text: str) -> Any:
 class LanguageModel:
     """Embedding, two GRU layers with dropout between them, softmax; the state is carried."""
 
-    def __init__(self, size: int, dropout: float, rng: np.random.Generator) -> None:
+    def __init__(
+        self,
+        size: int,
+        dropout: float,
+        rng: np.random.Generator,
+        kind: type[GRU | LSTM] = GRU,
+        hidden: int = HIDDEN,
+    ) -> None:
         self.embedding = Embedding(size, EMBEDDED, rng=rng)
-        self.gru = GRU(EMBEDDED, HIDDEN, num_layers=2, dropout=dropout, rng=rng)
-        self.out = Linear(HIDDEN, size, rng=rng)
+        self.rnn = kind(EMBEDDED, hidden, num_layers=2, dropout=dropout, rng=rng)
+        self.out = Linear(hidden, size, rng=rng)
         self.params = join(
-            embedding=self.embedding.params, gru=self.gru.params, out=self.out.params
+            embedding=self.embedding.params, rnn=self.rnn.params, out=self.out.params
         )
         self.state: Any = None
 
-    def windows(self, text: Any) -> Iterator[Any]:
+    def windows(self, text: Any, batch: int = BATCH) -> Iterator[Any]:
         """Inputs and targets, window by window, over and over; a new round, a new state."""
-        pieces = streams(text, BATCH)
+        pieces = streams(text, batch)
         while True:
             self.state = None
             yield from windows(WINDOW, pieces[:-1], pieces[1:])
@@ -118,25 +125,26 @@ class LanguageModel:
         """Cross-entropy over one window, and its gradients within the window."""
         read, wanted = batch
         x, read_tape = self.embedding.forward(read)
-        y, self.state, tape = self.gru.forward(x, self.state)
+        y, self.state, tape = self.rnn.forward(x, self.state)
         logits, out_tape = self.out.forward(y)
         loss, d_logits = softmax_cross_entropy(logits, wanted)
         out = self.out.backward(out_tape, d_logits)
-        gru = self.gru.backward(tape, out.input)  # no gradient comes from the next window
-        embedding = self.embedding.backward(read_tape, gru.input)
-        return loss, join(embedding=embedding.params, gru=gru.params, out=out.params)
+        rnn = self.rnn.backward(tape, out.input)  # no gradient comes from the next window
+        embedding = self.embedding.backward(read_tape, rnn.input)
+        return loss, join(embedding=embedding.params, rnn=rnn.params, out=out.params)
 
     def bits(self, text: Any) -> float:
         """Bits per character of a text: the mean of -log2 p."""
-        state, total, pieces = None, 0.0, streams(text, TEST_BATCH)
+        state: Any = None
+        total, pieces = 0.0, streams(text, TEST_BATCH)
         for read, wanted in windows(WINDOW, pieces[:-1], pieces[1:]):
-            y, state = self.gru(self.embedding(read), state)
+            y, state = self.rnn(self.embedding(read), state)
             total += softmax_cross_entropy(self.out(y), wanted)[0] * wanted.size
         return float(total / pieces[1:].size / np.log(2))
 
     def write(self, start: Any, count: int, temperature: float, rng: np.random.Generator) -> Any:
         """Continue a text: draw a character, read it, draw the next."""
-        stream, written = self.gru.stream(), list(start)
+        stream, written = self.rnn.stream(), list(start)
         for read in start[:-1]:
             stream.step(self.embedding(read))
         for _ in range(count):
@@ -220,13 +228,19 @@ def main(options: Options) -> Result:
 
 
 def beside_torch(text: Any, size: int, options: Options) -> dict[str, Any]:
-    """The time of some training steps, in PyTorch and here."""
-    model = LanguageModel(size, options.dropout, np.random.default_rng(options.seed))
+    """The time of some training steps, in PyTorch and here; and of a larger model's."""
     rounds = 5 if options.quick else 20
-    batches = list(islice(model.windows(text), 1 + 2 * rounds))
-    theirs = torch_language_model(model, LR, CLIP_NORM)
-    ours = steps(model.loss_and_grads, Adam(model.params, lr=LR), clip_norm=CLIP_NORM)
-    return compare(ours, theirs, batches, rounds, options.threads)
+
+    def time_of(kind: type[GRU | LSTM], hidden: int, batch: int) -> dict[str, Any]:
+        rng = np.random.default_rng(options.seed)
+        model = LanguageModel(size, options.dropout, rng, kind, hidden)
+        batches = list(islice(model.windows(text, batch), 1 + 2 * rounds))
+        theirs = torch_language_model(model, LR, CLIP_NORM)
+        ours = steps(model.loss_and_grads, Adam(model.params, lr=LR), clip_norm=CLIP_NORM)
+        what = f"2 x {hidden} {kind.__name__}, batch {batch}, {WINDOW} steps"
+        return compare(what, ours, theirs, batches, rounds, options.threads)
+
+    return time_of(GRU, HIDDEN, BATCH) | {"larger_lstm": time_of(LSTM, 256, 32)}
 
 
 demo = Demo(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
@@ -55,7 +56,7 @@ def check_ids(name: str, ids: object, count: int) -> Array:
 def check_positive(**values: float) -> None:
     """Refuse a number that is not finite and above zero."""
     for name, value in values.items():
-        if not (np.isfinite(value) and value > 0):
+        if not (math.isfinite(value) and value > 0):
             raise ValueError(f"{name} is {value}, expected a finite number > 0")
 
 

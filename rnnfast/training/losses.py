@@ -134,9 +134,7 @@ def mean_squared_error(
     count, y = _select(predictions, mask)
     t = _targets(targets, predictions, mask)
     y -= t
-    loss = _mean(np.square(y), mask, count)
-    y *= 2
-    return loss, _averaged(y, mask, count)
+    return _mean(np.square(y), mask, count), _averaged(y, mask, count / 2)
 
 
 def length_mask(lengths: Array, steps: int) -> Array:
@@ -196,7 +194,7 @@ def _mean(terms: Array, mask: Array | None, count: int) -> float:
     return float(kept.sum(dtype=np.float64)) / count
 
 
-def _averaged(grad: Array, mask: Array | None, count: int) -> Array:
+def _averaged(grad: Array, mask: Array | None, count: float) -> Array:
     if mask is not None:
         grad *= _over(mask, grad)
     grad /= count

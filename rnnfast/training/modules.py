@@ -100,16 +100,16 @@ class Linear:
         weight, bias = self.params["weight"], self.params.get("bias")
         check_last("x", check_float("x", x, like=weight), self.input_size, "I")
         rows = x.reshape(1, -1, self.input_size)
-        y = np.empty((rows.shape[1], self.output_size), weight.dtype)
-        tape = LinearTape(x.shape, [])
+        ys, tape = [], LinearTape(x.shape, [])
         for block in self._blocks():
             w, b = weight[block], None if bias is None else bias[block]
             no_recurrence = np.zeros((len(w), len(w)), w.dtype)
-            y[:, block], _, part = rnn_forward(
+            y, _, part = rnn_forward(
                 rows, None, w, no_recurrence, b, nonlinearity="identity", need_tape=need_tape
             )
+            ys.append(y)
             tape.parts.append(part)
-        return y.reshape(*x.shape[:-1], self.output_size), tape
+        return _joined(ys, axis=2).reshape(*x.shape[:-1], self.output_size), tape
 
     def _blocks(self) -> list[slice]:
         """The outputs in blocks, so that the square of zeros stays small."""
@@ -139,9 +139,10 @@ class Linear:
         blocks = zip(tape.parts, self._blocks(), strict=True)
         parts = [rnn_backward(part, rows[:, :, block]) for part, block in blocks]
         dx = sum((part.x for part in parts[1:]), start=parts[0].x)
-        params = {"weight": np.concatenate([part.w_ih for part in parts])}
+        params = {"weight": _joined([part.w_ih for part in parts])}
         if "bias" in self.params:
-            params["bias"] = np.concatenate([part.b_ih for part in parts])
+            biases: list[Any] = [part.b_ih for part in parts]
+            params["bias"] = _joined(biases)
         return ModuleGrads(dx.reshape(tape.shape), _added(params, accumulate))
 
 
@@ -212,6 +213,10 @@ class Embedding:
             present, starts = np.unique(ids[order], return_index=True)
             dweight[present] = np.add.reduceat(dy.reshape(-1, self.size)[order], starts, axis=0)
         return ModuleGrads(None, _added({"weight": dweight}, accumulate))
+
+
+def _joined(parts: list[Array], axis: int = 0) -> Array:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=axis)
 
 
 def _added(grads: dict[str, Array], accumulate: dict[str, Array] | None) -> dict[str, Array]:

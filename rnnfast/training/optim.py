@@ -1,4 +1,4 @@
-"""Optimisers with PyTorch's update rules, in place and in preallocated scratch.
+"""Optimisers with PyTorch's update rules, in place and in preallocated memory.
 
 An optimiser holds the live arrays of a model, a `dict[str, ndarray]` such as `layer.params` or
 what `join` makes of several layers, and `step(grads)` moves them. `lr` may be set between steps.
@@ -21,6 +21,7 @@ from ._array import (
     check_positive,
     check_shape,
 )
+from ._flat import Flat
 
 
 class Optimizer:
@@ -39,11 +40,10 @@ class Optimizer:
     lr : float
     steps : int
         Steps taken.
-    state : dict
-        `state[slot][name]`, arrays shaped like the parameters (momenta and the like).
     """
 
     slots: ClassVar[tuple[str, ...]] = ()
+    weight_decay = 0.0  # of the optimisers whose rule reads the parameters
 
     def __init__(self, params: Mapping[str, Array], lr: float) -> None:
         if not params:
@@ -54,12 +54,19 @@ class Optimizer:
         self.params = dict(params)
         self.lr = lr
         self.steps = 0
-        self.state = {
-            slot: {name: np.zeros_like(p) for name, p in self.params.items()} for slot in self.slots
-        }
-        largest = max(p.size for p in self.params.values())
-        self._scratch = {
-            dtype: np.empty((2, largest), dtype) for dtype in {p.dtype for p in params.values()}
+        self._flats = []
+        for dtype in dict.fromkeys(p.dtype for p in params.values()):
+            shapes = {name: p.shape for name, p in params.items() if p.dtype == dtype}
+            size = sum(params[name].size for name in shapes)
+            state = {slot: np.zeros(size, dtype) for slot in self.slots}
+            self._flats.append(Flat(shapes, dtype, state))
+
+    @property
+    def state(self) -> dict[str, dict[str, Array]]:
+        """`state[slot][name]`: live arrays shaped like the parameters (momenta and the like)."""
+        return {
+            slot: {n: a for flat in self._flats for n, a in flat.split(flat.state[slot]).items()}
+            for slot in self.slots
         }
 
     def step(self, grads: Arrays) -> None:
@@ -77,18 +84,27 @@ class Optimizer:
             Before anything is changed.
         """
         for name, p in self.params.items():
-            if name not in grads:
-                raise ValueError(f"grads has no entry {name!r}")
-            check_float(f"grads[{name!r}]", grads[name], like=p)
-            check_shape(f"grads[{name!r}]", grads[name], p.shape)
+            g = grads.get(name)
+            if type(g) is not np.ndarray or g.dtype is not p.dtype or g.shape != p.shape:
+                _check_gradient(name, grads, p)
         self.steps += 1
-        for name, p in self.params.items():
-            s1, s2 = self._scratch[p.dtype][:, : p.size]
-            slots = [self.state[slot][name] for slot in self.slots]
-            self._update(p, grads[name], s1.reshape(p.shape), s2.reshape(p.shape), *slots)
+        for flat in self._flats:
+            np.concatenate([grads[name] for name in flat.parts], axis=None, out=flat.moves)
+            if self.weight_decay:
+                params = [self.params[name] for name in flat.parts]
+                np.concatenate(params, axis=None, out=flat.params)
+            for block in flat.blocks:
+                self._update(*block)
+            for name, move in flat.parts.items():
+                p = self.params[name]
+                np.subtract(p, move, out=p)
 
-    def _update(self, p: Array, g: Array, s: Array, s2: Array, *slots: Array) -> None:
-        """Move one parameter; `s` and `s2` are scratch of its shape."""
+    def _update(self, g: Array, p: Array, s: Array, *slots: Array) -> None:
+        """Turn the gradients into what to subtract from the parameters, in place.
+
+        All arrays are flat and of one length. `p` holds the parameters where there is
+        `weight_decay`, `s` is scratch.
+        """
         raise NotImplementedError
 
     def state_arrays(self) -> dict[str, Array]:
@@ -141,11 +157,11 @@ class SGD(Optimizer):
         self.momentum = momentum
         super().__init__(params, lr)
 
-    def _update(self, p: Array, g: Array, s: Array, s2: Array, *slots: Array) -> None:
+    def _update(self, g: Array, p: Array, s: Array, *slots: Array) -> None:
         (b,) = slots
         b *= self.momentum
         b += g
-        p -= np.multiply(b, self.lr, out=s)
+        np.multiply(b, self.lr, out=g)
 
 
 class Rprop(Optimizer):
@@ -191,7 +207,7 @@ class Rprop(Optimizer):
         for step_size in self.state["step_size"].values():
             step_size.fill(lr)
 
-    def _update(self, p: Array, g: Array, s: Array, s2: Array, *slots: Array) -> None:
+    def _update(self, g: Array, p: Array, s: Array, *slots: Array) -> None:
         previous, step_size = slots
         eta_minus, eta_plus = self.etas
         agreement = np.multiply(g, previous, out=s)
@@ -201,7 +217,7 @@ class Rprop(Optimizer):
         np.clip(step_size, *self.step_sizes, out=step_size)
         np.copyto(previous, g)
         np.copyto(previous, 0, where=turned)
-        p -= np.multiply(np.sign(previous, out=s), step_size, out=s)
+        np.multiply(np.sign(previous, out=g), step_size, out=g)
 
 
 class RMSprop(Optimizer):
@@ -240,14 +256,13 @@ class RMSprop(Optimizer):
         self.alpha, self.eps = alpha, eps
         super().__init__(params, lr)
 
-    def _update(self, p: Array, g: Array, s: Array, s2: Array, *slots: Array) -> None:
+    def _update(self, g: Array, p: Array, s: Array, *slots: Array) -> None:
         (v,) = slots
         _running_square(v, g, self.alpha, s)
         np.sqrt(v, out=s)
         s += self.eps
-        np.divide(g, s, out=s)
-        s *= self.lr
-        p -= s
+        g /= s
+        g *= self.lr
 
 
 class Adam(Optimizer):
@@ -293,23 +308,20 @@ class Adam(Optimizer):
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
         super().__init__(params, lr)
 
-    def _update(self, p: Array, g: Array, s: Array, s2: Array, *slots: Array) -> None:
-        g = self._decay(p, g, s2)
-        m, v = slots
+    def _update(self, g: Array, p: Array, s: Array, *slots: Array) -> None:
+        if self.weight_decay:
+            g += np.multiply(p, self.weight_decay, out=s)
+        self._adapt(g, s, *slots)
+
+    def _adapt(self, g: Array, s: Array, m: Array, v: Array) -> None:
         beta1, beta2 = self.betas
         m += np.multiply(np.subtract(g, m, out=s), 1 - beta1, out=s)
         _running_square(v, g, beta2, s)
+        root = (1 - beta2**self.steps) ** 0.5  # taken out of the denominator
         np.sqrt(v, out=s)
-        s /= (1 - beta2**self.steps) ** 0.5
-        s += self.eps
-        np.divide(m, s, out=s)
-        s *= self.lr / (1 - beta1**self.steps)
-        p -= s
-
-    def _decay(self, p: Array, g: Array, s2: Array) -> Array:
-        if self.weight_decay:
-            g = np.add(g, np.multiply(p, self.weight_decay, out=s2), out=s2)
-        return g
+        s += self.eps * root
+        np.divide(m, s, out=g)
+        g *= self.lr * root / (1 - beta1**self.steps)
 
 
 class AdamW(Adam):
@@ -338,12 +350,21 @@ class AdamW(Adam):
     ) -> None:
         super().__init__(params, lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
-    def _decay(self, p: Array, g: Array, s2: Array) -> Array:
-        p *= 1 - self.lr * self.weight_decay
-        return g
+    def _update(self, g: Array, p: Array, s: Array, *slots: Array) -> None:
+        self._adapt(g, s, *slots)
+        if self.weight_decay:
+            g += np.multiply(p, self.lr * self.weight_decay, out=s)
 
 
 def _running_square(v: Array, g: Array, keep: float, s: Array) -> None:
     """`v = keep v + (1 - keep) g^2` with scratch `s`."""
     v *= keep
     v += np.multiply(np.multiply(g, g, out=s), 1 - keep, out=s)
+
+
+def _check_gradient(name: str, grads: Arrays, p: Array) -> None:
+    """Refuse a gradient that is not there or not like its parameter."""
+    if name not in grads:
+        raise ValueError(f"grads has no entry {name!r}")
+    check_float(f"grads[{name!r}]", grads[name], like=p)
+    check_shape(f"grads[{name!r}]", grads[name], p.shape)

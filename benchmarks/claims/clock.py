@@ -1,0 +1,115 @@
+"""What the groups share: rows of results, timing in turns, a layer's work as a function."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+
+import rnnfast
+from rnnfast._kernels import fma_peak
+from rnnfast.bench.cases import CELLS, DIRECTIONS, Case
+from rnnfast.bench.worker import repeats_for, seconds_of
+
+Run: TypeAlias = Callable[[], tuple[Any, ...]]
+Sizes: TypeAlias = tuple[int, int, int, int]  # T, B, I, H
+Key = TypeVar("Key")
+Item = TypeVar("Item")
+
+LAYERS: dict[str, Any] = {"rnn": rnnfast.RNN, "gru": rnnfast.GRU, "lstm": rnnfast.LSTM}
+BOTH = tuple(product(CELLS, DIRECTIONS))
+
+
+class SkipError(Exception):
+    """A group cannot be measured here; the message says why."""
+
+
+class Sized(Case):
+    """A case of any size: `shape` reads `"T B I H"`."""
+
+    @property
+    def sizes(self) -> Sizes:
+        T, B, I, H = map(int, self.shape.split())
+        return T, B, I, H
+
+
+@dataclass
+class Row:
+    """A result and what it should be at most, or with `at_least` at least."""
+
+    what: str
+    measured: float
+    unit: str = ""
+    goal: float | None = None
+    at_least: bool = False
+    note: str = ""
+    curve: dict[int, float] | None = None  # of `growth`: ns per row and step
+
+    @property
+    def met(self) -> bool | None:
+        if self.goal is None:
+            return None
+        return self.measured >= self.goal if self.at_least else self.measured <= self.goal
+
+
+@dataclass
+class Clock:
+    """Takes times. `peak` is the best multiply-add rate of one core seen on the way, in GFLOP/s."""
+
+    quick: bool
+    threads: int
+    peak: float = 0.0
+
+    def some(self, items: Sequence[Item]) -> Sequence[Item]:
+        """With `quick` only the first."""
+        return items[:1] if self.quick else items
+
+    def best(self, what: str, runs: Mapping[Key, Run], pause: float = 0) -> dict[Key, float]:
+        """Seconds per call of each: the best of the rounds in which they take turns."""
+        say(what)
+        rounds, least, seconds = (2, 0.0, 0.001) if self.quick else (7, 1.5, 0.02)
+        repeats = {key: repeats_for(run, seconds) for key, run in runs.items()}
+        found = dict.fromkeys(runs, math.inf)
+        end = time.perf_counter() + least
+        while rounds > 0 or time.perf_counter() < end:
+            rounds -= 1
+            for key, run in runs.items():
+                time.sleep(pause)
+                seconds_of(run, math.ceil((repeats[key] - 1) / 10))
+                found[key] = min(found[key], seconds_of(run, repeats[key]) / repeats[key])
+            self.peak = max(self.peak, fma_peak("float32", seconds) / 1e9)
+        return found
+
+    def time(self, what: str, run: Run) -> float:
+        """Seconds per call."""
+        return self.best(what, {what: run})[what]
+
+
+def say(what: str) -> None:
+    print(f"  {what}", file=sys.stderr, flush=True)
+
+
+def run_of(cell: str, sizes: Sizes, direction: str, call: Any = None, **options: Any) -> Run:
+    """A layer's inference or its forward and backward, with the keywords `call` in each call.
+
+    The function returns `(y,)` or `(y, dx, gradients of the parameters...)`.
+    """
+    T, B, I, H = sizes
+    layer, rng = LAYERS[cell](I, H, rng=0, **options), np.random.default_rng(1)
+    x = rng.standard_normal((T, B, I), layer.dtype)
+    dy = rng.standard_normal((T, B, H * (1 + layer.bidirectional)), layer.dtype)
+    call = call or {}
+    threads = {name: value for name, value in call.items() if name == "threads"}
+
+    def train() -> tuple[Any, ...]:
+        y, _, tape = layer.forward(x, **call)
+        grads = layer.backward(tape, dy, **threads)
+        return y, grads.input, *grads.params.values()
+
+    return train if direction == "training" else lambda: layer(x, **call)[:1]

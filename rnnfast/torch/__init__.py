@@ -1,0 +1,21 @@
+"""The recurrent layers of a PyTorch model, computed by rnnfast on the CPU.
+
+`RNN`, `GRU` and `LSTM` are `torch.nn`'s modules of the same names, with the same constructors,
+parameters and results, and two more arguments of a call, `lengths` and `resets`. `accelerate` turns
+the layers of an existing model into them, `restore` turns them back:
+
+>>> import rnnfast.torch
+>>> print(rnnfast.torch.accelerate(model))
+
+float32 and float64 tensors on the CPU go to rnnfast's kernels, by autograd too. All else gives the
+same results by PyTorch's own operations: other devices and dtypes, autocast, `torch.func`,
+forward-mode differentiation, gradients of gradients. The number of threads is PyTorch's,
+`torch.get_num_threads()`.
+"""
+
+from __future__ import annotations
+
+from .layers import GRU, LSTM, RNN
+from .models import Report, accelerate, restore
+
+__all__ = ["GRU", "LSTM", "RNN", "Report", "accelerate", "restore"]

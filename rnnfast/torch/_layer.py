@@ -1,0 +1,154 @@
+"""One stacked layer, in one direction or both, on PyTorch's tensors by the kernels.
+
+The input is (T, B, I), or (N, I) if it is the data of a PackedSequence. The output has D*P for I,
+states are (D, B, .), and the weights are those of each direction, in `torch.nn`'s order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .. import _kernels
+from .._calls import Packing
+from .._threads import MAX_THREADS
+
+Maybe: TypeAlias = Tensor | None
+Weights: TypeAlias = Sequence[Sequence[Tensor]]  # of each direction
+
+KINDS = {  # of cells and activations, by the names in torch.nn
+    "RNN_TANH": (_kernels.RNN, _kernels.ACTIVATIONS["tanh"]),
+    "RNN_RELU": (_kernels.RNN, _kernels.ACTIVATIONS["relu"]),
+    "GRU": (_kernels.GRU, 0),
+    "LSTM": (_kernels.LSTM, 0),
+}
+
+
+class Direction(NamedTuple):
+    """What is computed, apart from the numbers."""
+
+    mode: str
+    reverse: bool
+    packing: Packing | None = None  # None: all rows of x have all steps
+    rows: NDArray[np.intp] | None = None  # of x and y, where they are not packed as in `packing`
+    resets: NDArray[np.uint8] | None = None  # a flag per row, in the order of `packing`
+
+
+def unpacked(weights: Sequence[Any]) -> list[Any]:
+    """Return w_ih, w_hh, b_ih, b_hh, w_hr, None if absent, from those `torch.nn` has."""
+    w_ih, w_hh, *rest = weights
+    biases = rest[:2] if len(rest) > 1 else [None, None]
+    return [w_ih, w_hh, *biases, rest[-1] if len(rest) % 2 else None]
+
+
+def split(weights: Sequence[Tensor], directions: int) -> Weights:
+    """Return the weights of each direction."""
+    n = len(weights) // directions
+    return [weights[d * n : (d + 1) * n] for d in range(directions)]
+
+
+def array(tensor: Maybe) -> Any:
+    """Return the tensor's own memory, or a copy if it is not contiguous; None for None."""
+    return None if tensor is None else tensor.contiguous().numpy(force=True)
+
+
+def threads() -> int:
+    """Return the threads of a call: PyTorch's."""
+    return min(int(torch.get_num_threads()), MAX_THREADS)
+
+
+def forward(
+    directions: Sequence[Direction],
+    x: Tensor,
+    h0: Maybe,
+    c0: Maybe,
+    weights: Weights,
+    need_tape: bool,
+) -> tuple[list[Tensor], Any]:
+    """Return y, h_n and an LSTM's c_n, and a tape of each direction if they are needed."""
+    given, h, c = array(x), array(h0), array(c0)
+    calls = []
+    for d, (direction, own) in enumerate(zip(directions, weights, strict=True)):
+        mode, reverse, packing, _, resets = direction
+        states = _sorted(packing, h, d), _sorted(packing, c, d)
+        call = *KINDS[mode], _gathered(direction, given), *states, *map(array, unpacked(own))
+        calls.append((*call, packing, resets, reverse and packing is None, need_tape))
+    results = _kernels.run_forward(calls, threads())
+    if results is None:
+        raise RuntimeError("the shapes of the weights do not fit each other")
+    ys, hs, cs, tapes = zip(*results, strict=True)
+    y = joined([_spread(one, y, x.shape) for one, y in zip(directions, ys, strict=True)])
+    states = _unsorted(directions, hs), _unsorted(directions, cs)
+    return [torch.from_numpy(part) for part in (y, *states) if part is not None], tapes
+
+
+def backward(
+    directions: Sequence[Direction], tapes: Any, x_shape: Any, upstream: Sequence[Maybe]
+) -> list[Any]:
+    """Return the gradients of x, h0, c0 and the weights; c0's is None unless of an LSTM."""
+    dy, dh_n, dc_n = map(array, (*upstream, None)[:3])
+    calls = []
+    for d, (direction, tape) in enumerate(zip(directions, tapes, strict=True)):
+        kind, _ = KINDS[direction.mode]
+        P = tape.shape[-1]
+        own = dy if dy is None or len(directions) == 1 else dy[..., d * P : (d + 1) * P]
+        packing = direction.packing
+        states = _sorted(packing, dh_n, d), _sorted(packing, dc_n, d)
+        calls.append((kind, tape, _gathered(direction, own), *states))
+    results = _kernels.run_backward(calls, threads())
+    assert results is not None, "tapes that were used"
+    dxs, dhs, dcs, *dweights = zip(*results, strict=True)
+    dx, *others = (_spread(one, dx, x_shape) for one, dx in zip(directions, dxs, strict=True))
+    for other in others:
+        dx += other
+    present = [dw for own in zip(*dweights, strict=True) for dw in own if dw is not None]
+    return [dx, _unsorted(directions, dhs), _unsorted(directions, dcs), *present]
+
+
+def _gathered(direction: Direction, given: Any) -> Any:
+    """Return (T, B, .), or packed (1, N, .)."""
+    if given is None:
+        return None
+    if direction.packing is None:
+        return np.ascontiguousarray(given)
+    rows = given.reshape(-1, given.shape[-1])
+    if direction.rows is not None:
+        rows = rows.take(direction.rows, 0)
+    return np.ascontiguousarray(rows)[None]
+
+
+def _spread(direction: Direction, result: Any, shape: Any) -> Any:
+    """Undo `_gathered`: `shape` has the axes of the input, but for the last."""
+    if direction.rows is not None:
+        given = np.zeros((shape[:-1].numel(), result.shape[-1]), result.dtype)
+        given[direction.rows] = result[0]
+        result = given
+    return result.reshape(*shape[:-1], result.shape[-1])
+
+
+def _sorted(packing: Packing | None, state: Any, d: int) -> Any:
+    """Return the rows of a direction's state, in the order of the packing."""
+    if state is None or packing is None:
+        return None if state is None else state[d]
+    return state[d][packing.order]
+
+
+def _unsorted(directions: Sequence[Direction], states: Sequence[Any]) -> Any:
+    """Undo `_sorted`, and join the directions."""
+    if states[0] is None:
+        return None
+    packing = directions[0].packing
+    if packing is not None:
+        place = np.argsort(packing.order)
+        states = [state[place] for state in states]
+    return states[0][None] if len(states) == 1 else np.stack(states)
+
+
+def joined(ys: Sequence[Any]) -> Any:
+    """Return both directions' outputs side by side."""
+    return ys[0] if len(ys) == 1 else np.concatenate(ys, -1)

@@ -1,0 +1,257 @@
+"""accelerate and restore, and the layers of rnnfast.torch in the life of a model."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from _torch_cases import (  # noqa: E402
+    KINDS,
+    B,
+    H,
+    I,
+    Outputs,
+    T,
+    assert_close,
+    data,
+    pair,
+    train,
+)
+from torch import nn  # noqa: E402
+
+import rnnfast.torch  # noqa: E402
+from rnnfast.torch import accelerate, restore  # noqa: E402
+from rnnfast.torch._layer import threads  # noqa: E402
+
+
+class Tagger(nn.Module):
+    """Layers in every corner of a model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(I, H, num_layers=2, batch_first=True)
+        self.blocks = nn.ModuleList(
+            [nn.Sequential(nn.Linear(H, I), nn.GRU(I, H, batch_first=True))]
+        )
+        self.shared = self.blocks[0][1]
+        self.rnn = nn.RNN(H, 1, batch_first=True)
+
+    def forward(self, x: Any) -> Any:
+        y, _ = self.lstm(x)
+        y, _ = self.shared(self.blocks[0][0](y))
+        return self.rnn(y)[0]
+
+
+class Overridden(nn.GRU):
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        return super().forward(2 * input, hx)
+
+
+# ----------------------------------------------------------------------------------- accelerate
+
+
+def test_a_model_is_accelerated_in_place() -> None:
+    model = Tagger()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    twin = copy.deepcopy(model)
+    optimizer_of_twin = torch.optim.SGD(twin.parameters(), lr=0.1)
+    calls = []
+    model.lstm.register_forward_hook(lambda *_: calls.append("hook"))
+    before = {name: id(m) for name, m in model.named_modules()}
+    parameters = [id(p) for p in model.parameters()]
+
+    report = accelerate(model)
+    assert report.replaced == {
+        "lstm": "LSTM(2, 11, num_layers=2, batch_first=True)",
+        "blocks.0.1": "GRU(2, 11, batch_first=True)",
+        "rnn": "RNN(11, 1, batch_first=True)",
+    }
+    assert not report.kept
+    assert type(model.lstm) is rnnfast.torch.LSTM
+    assert type(model.shared) is rnnfast.torch.GRU
+    assert {name: id(m) for name, m in model.named_modules()} == before
+    assert [id(p) for p in model.parameters()] == parameters
+
+    x = torch.randn(B, T, I)
+    for _ in range(3):
+        for net, steps in (model, optimizer), (twin, optimizer_of_twin):
+            steps.zero_grad()
+            net(x).square().sum().backward()
+            steps.step()
+    for a, b in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+    assert calls == ["hook"] * 3
+
+    again = accelerate(model)
+    assert not again.replaced
+    assert set(again.kept.values()) == {"is rnnfast's already"}
+    restore(model)
+    assert [type(m) for m in model.modules()] == [type(m) for m in twin.modules()]
+    assert model.lstm.__dict__.keys() == twin.lstm.__dict__.keys()
+    torch.testing.assert_close(model(x), twin(x))
+
+
+def test_a_layer_is_accelerated_itself() -> None:
+    layer = nn.GRU(I, H)
+    report = accelerate(layer)
+    assert type(layer) is rnnfast.torch.GRU
+    assert str(report) == "replaced  (the model): GRU(2, 11)"
+    restore(layer)
+    assert type(layer) is nn.GRU
+
+
+def test_what_is_not_replaced_is_reported() -> None:
+    model = nn.ModuleDict(
+        {
+            "plain": nn.LSTM(I, H),
+            "overridden": Overridden(I, H),
+            "patched": nn.GRU(I, H),
+            "float16": nn.GRU(I, H, dtype=torch.float16),
+            "elsewhere": nn.RNN(I, H, device="meta"),
+            "cell": nn.LSTMCell(I, H),
+            "linear": nn.Linear(I, H),
+            "own": rnnfast.torch.GRU(I, H),
+            "bound": nn.utils.parametrizations.weight_norm(nn.GRU(I, H), "weight_hh_l0"),
+        }
+    )
+    model["patched"].forward = lambda input, hx=None: (input, hx)
+    report = accelerate(model)
+    assert set(report.replaced) == {"plain"}
+    words = {
+        "overridden": "Overridden may compute something else",
+        "patched": "forward has been replaced",
+        "float16": "has float16 parameters on cpu",
+        "elsewhere": "has float32 parameters on meta",
+        "cell": "LSTMCell takes single steps",
+        "own": "is rnnfast's already",
+        "bound": "ParametrizedGRU may compute something else",
+    }
+    assert report.kept.keys() == words.keys()
+    for name, reason in words.items():
+        assert reason in report.kept[name]
+    assert len(str(report).splitlines()) == 8
+    assert str(accelerate(nn.Linear(I, H))) == "no recurrent layers"
+    restore(model)
+    assert type(model["plain"]) is nn.LSTM
+    assert type(model["own"]) is rnnfast.torch.GRU
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:torch.quantize_per_tensor")
+def test_quantized_layers_stay() -> None:
+    quantized = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.LSTM(I, H)), {nn.LSTM})
+    report = accelerate(quantized)
+    assert not report.replaced
+    assert "quantized" in report.kept["0"]
+
+
+def test_parametrized_layers_use_their_parametrization() -> None:
+    plain, fast = pair("gru")
+    for layer in plain, fast:
+        nn.utils.parametrizations.weight_norm(layer, "weight_hh_l0")
+    x, state = data(fast, T, B)
+    assert_close(train(fast, x, state), train(plain, x, state))
+
+
+# -------------------------------------------------------------------------- copies, files, workers
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_copies_and_files(kind: str, tmp_path: Path) -> None:
+    plain, fast = pair(kind, num_layers=2)
+    x, state = data(fast, T, B)
+    want = train(fast, x, state)
+
+    def saved(what: Any, weights_only: bool) -> Any:
+        torch.save(what, tmp_path / "file.pt")
+        return torch.load(tmp_path / "file.pt", weights_only=weights_only)
+
+    accelerated = copy.deepcopy(plain)
+    accelerate(accelerated)
+    for layer in fast, accelerated:
+        for made in (
+            copy.deepcopy(layer),
+            pickle.loads(pickle.dumps(layer)),
+            saved(layer, weights_only=False),
+        ):
+            assert type(made) is type(fast)
+            assert made.weight_ih_l0 is not layer.weight_ih_l0
+            assert_close(train(made, x, state), want)
+    other = pair(kind, num_layers=2)[1]
+    other.load_state_dict(saved(fast.state_dict(), weights_only=True))
+    assert_close(train(other, x, state), want)
+    assert type(layer).__module__ == "rnnfast.torch.layers"  # stands in files
+
+
+def test_a_model_loads_in_a_process_that_knows_nothing(tmp_path: Path) -> None:
+    model = nn.ModuleList([nn.GRU(I, H), nn.LSTM(I, H)])
+    accelerate(model)
+    x = torch.randn(T, B, I)
+    torch.save((model, x, [layer(x)[0].detach() for layer in model]), tmp_path / "model.pt")
+    code = (
+        "import torch; model, x, ys = torch.load('model.pt', weights_only=False)\n"
+        "for layer, y in zip(model, ys): assert torch.equal(layer(x)[0], y)\n"
+        "print(*(type(layer) for layer in model))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=120, capture_output=True
+    )
+    assert done.stdout.decode().count("rnnfast.torch.layers") == 2
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_workers_of_a_data_loader(start: str) -> None:
+    """Large enough for threads, which a fork does not take along."""
+    layer = rnnfast.torch.GRU(64, 128)
+    x = torch.randn(3, 40, 32, 64)
+    with torch.no_grad():
+        want = [layer(row)[0] for row in x]
+        loader = torch.utils.data.DataLoader(
+            Outputs(layer, x), batch_size=None, num_workers=1, multiprocessing_context=start
+        )
+        for got, expected in zip(loader, want, strict=True):
+            assert torch.equal(got, expected)
+
+
+# --------------------------------------------------------------------------------------- threads
+
+
+def test_the_number_of_threads_is_that_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    layer = rnnfast.torch.LSTM(64, 128)
+    x = torch.randn(40, 32, 64)
+    results = []
+    try:
+        for count in 1, 3:
+            torch.set_num_threads(count)
+            assert threads() == count
+            layer.zero_grad()
+            y, _ = layer(x)
+            y.sum().backward()
+            results.append([y, *(p.grad for p in layer.parameters())])
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1000)
+    assert threads() == 256
+
+
+def test_calls_from_many_threads() -> None:
+    layer = rnnfast.torch.GRU(I, H, num_layers=2)
+    xs = torch.randn(8, T, B, I)
+
+    def gradients(x: Any) -> Any:
+        return torch.autograd.grad(layer(x)[0].sin().sum(), list(layer.parameters()))
+
+    want = [gradients(x) for x in xs]
+    with ThreadPoolExecutor(4) as pool:
+        for got, expected in zip(pool.map(gradients, xs), want, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
