@@ -17,6 +17,7 @@ SIZES: tuple[dict[str, Any], ...] = (
     {"T": 200, "B": 4, "I": 64, "H": 128},
     {"T": 10, "B": 16, "I": 256, "H": 512},
     {"T": 1000, "B": 1, "I": 1, "H": 32},
+    {"T": 3, "B": 50, "I": 700, "H": 900},
 )
 # Without relu, whose gradient jumps where a rounded pre-activation changes its sign.
 CASES = [c for c in with_dtype(variants()) if c.nonlinearity in ("tanh", "sigmoid")]
