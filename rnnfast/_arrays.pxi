@@ -7,6 +7,7 @@
 cdef extern from "Python.h":
     int PyBUF_FORMAT, PyBUF_C_CONTIGUOUS, PyBUF_WRITABLE
     int PyObject_GetBuffer(object, Py_buffer *, int)
+    int PyBuffer_FillInfo(Py_buffer *, object, void *, Py_ssize_t, int, int) except -1
     void PyBuffer_Release(Py_buffer *)
     void PyErr_Clear()
 
@@ -63,4 +64,31 @@ cdef object new(Views *v, void **data, object shape, int ndim):
     """A new array of the views' precision, and its data."""
     array = empty(shape, dtype_of(v))
     data[0] = take(v, array, ndim, ANY, ANY, ANY, PyBUF_WRITABLE)
+    return array
+
+
+cdef class Block:
+    """Memory from memory.c as a buffer."""
+    cdef void *data
+    cdef Py_ssize_t size
+
+    def __cinit__(self, Py_ssize_t size):
+        self.size = size
+        self.data = rnnfast_alloc(size)
+        if self.data == NULL:
+            raise MemoryError()
+
+    def __dealloc__(self):
+        rnnfast_free(self.data)
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        PyBuffer_FillInfo(view, self, self.data, self.size, 0, flags)
+
+
+cdef object new_inside(Views *v, void **data, Py_ssize_t rows, Py_ssize_t n):
+    """As `new`, (1, rows, n), for an array that the caller of a call never sees. NumPy would have its
+    pages mapped and cleared each time: an RNN with lengths then takes longer than one without."""
+    dtype = dtype_of(v)
+    array = ndarray((1, rows, n), dtype, Block(rows * n * (4 if v.code == c"f" else 8)))
+    data[0] = take(v, array, 3, ANY, ANY, ANY, PyBUF_WRITABLE)
     return array

@@ -113,7 +113,7 @@ def _checked_forward(
         lengths = _check.lengths(lengths, T, B)
         if B and lengths.min() < T:
             packing = packing_of(lengths, T, reverse)
-            x, h0, c0 = _packed(x, packing), _sorted(h0, packing), _sorted(c0, packing)
+            x, h0, c0 = _kernels.packed_rows(x, packing), _sorted(h0, packing), _sorted(c0, packing)
             resets, reverse = None if resets is None else resets[packing.rows], False
     return cell, act, x, h0, c0, *weights, packing, resets, bool(reverse), bool(need_tape)
 
@@ -134,7 +134,8 @@ def _checked_backward(cell: int, tape: Any, dy: Any, dh_n: Any, dc_n: Any) -> tu
     dh_n = _check.optional("dh_n", dh_n, tape.dtype, "(B, P)" if P != H else "(B, H)", (B, P))
     dc_n = _check.optional("dc_n", dc_n, tape.dtype, "(B, H)", (B, H))
     if packing is not None:
-        dy, dh_n, dc_n = _packed(dy, packing), _sorted(dh_n, packing), _sorted(dc_n, packing)
+        dy = None if dy is None else _kernels.packed_rows(dy, packing)
+        dh_n, dc_n = _sorted(dh_n, packing), _sorted(dc_n, packing)
     return cell, tape, dy, dh_n, dc_n
 
 
@@ -178,13 +179,6 @@ def _check_tape(cell: int, tape: Any) -> None:
         raise RuntimeError(
             "tape was used by an earlier backward, which works in the tape's own memory"
         )
-
-
-def _packed(padded: Any, packing: Packing) -> Any:
-    """(T, B, .) without the padding: (1, N, .)"""
-    if padded is None:
-        return None
-    return padded.reshape(-1, padded.shape[2]).take(packing.rows, 0)[None]
 
 
 def _sorted(state: Any, packing: Packing) -> Any:

@@ -279,7 +279,10 @@ cdef class Forward:
         if self.resets is not None:
             flags = self.resets
             f.resets = &flags[0]
-        self.y = new(v, <void **>&f.y, (T, B, w.P), 3)
+        if self.packing is None:
+            self.y = new(v, <void **>&f.y, (T, B, w.P), 3)
+        else:
+            self.y = new_inside(v, <void **>&f.y, B, w.P)
         self.h_n = new(v, <void **>&f.h_n, (batch, w.P), 2)
         if w.cell == RNNFAST_LSTM:
             self.c_n = new(v, <void **>&f.c_n, (batch, w.H), 2)
@@ -360,7 +363,7 @@ cdef class Backward:
         cdef Run *f = &self.f
         cdef Gradients *to = &self.to
         cdef Py_ssize_t I = f.w.I, H = f.w.H, P = f.w.P, rows = gates_of(f.w.cell) * H
-        x = new(v, &to.x, (T, B, I), 3)
+        x = new(v, &to.x, (T, B, I), 3) if f.active == NULL else new_inside(v, &to.x, B, I)
         h0 = new(v, <void **>&f.dh0, (f.B, P), 2)
         c0 = new(v, <void **>&f.dc0, (f.B, H), 2) if f.w.cell == RNNFAST_LSTM else None
         w_ih, w_hh = new(v, &to.w_ih, (rows, I), 2), new(v, &to.w_hh, (rows, P), 2)
@@ -404,6 +407,27 @@ def run_backward(list calls not None, int threads):
     return results
 
 
+def packed_rows(padded, packing):
+    """(T, B, n) without the padding: (1, N, n), data rows in the order of `packing`."""
+    cdef const Py_ssize_t[::1] at = packing.rows
+    cdef Py_ssize_t N = len(at), n = padded.shape[2], i
+    cdef Views v
+    cdef char *to
+    cdef const char *source
+    start_views(&v, 0)
+    try:
+        source = <const char *>take(&v, padded, 3, ANY)
+        assert v.plain, "unchecked array"
+        result = new_inside(&v, <void **>&to, N, n)
+        n *= v.view[0].itemsize
+        with nogil:
+            for i in range(N):
+                memcpy(to + i * n, source + at[i] * n, n)
+    finally:
+        release(&v)
+    return result
+
+
 def padded_rows(rows, packing):
     """(1, N, n), data rows in the order of `packing`, as (T, B, n) with zeros beyond the lengths."""
     cdef const Py_ssize_t[::1] at = packing.rows, lengths = packing.lengths
@@ -414,6 +438,7 @@ def padded_rows(rows, packing):
     start_views(&v, 0)
     try:
         source = <const char *>take(&v, rows, 3, 1, N, n)
+        assert v.plain, "unchecked array"
         result = new(&v, <void **>&to, (T, B, n), 3)
         n *= v.view[0].itemsize
         with nogil:
