@@ -42,10 +42,14 @@ INLINE void madd_row(int np, int nv, V *acc, const REAL *a, ptrdiff_t K, const R
   }
 }
 
-/* For tile i on panel p of `panels`, each of `size` reals from b on; later tiles fetch what is there. */
-INLINE const REAL *ahead_of(const void *b, ptrdiff_t p, ptrdiff_t panels, ptrdiff_t size, ptrdiff_t i) {
-  const ptrdiff_t next = p + 1 < panels ? p + 1 : 0;
-  return (const REAL *)b + (i < SHARES ? next * size + i * size / SHARES : p * size);
+/* Where tile i begins of the `size` reals from `next` on; later tiles fetch what is there. */
+INLINE const REAL *share_of(const REAL *next, const REAL *here, ptrdiff_t size, ptrdiff_t i) {
+  return i < SHARES ? next + i * size / SHARES : here;
+}
+
+/* For tile i on panel p of `panels`, each of `size` reals from b on. */
+INLINE const REAL *ahead_of(const REAL *b, ptrdiff_t p, ptrdiff_t panels, ptrdiff_t size, ptrdiff_t i) {
+  return share_of(b + (p + 1 < panels ? p + 1 : 0) * size, b + p * size, size, i);
 }
 
 /* Put a tile's pre-activations where a loop over its rows can read them: still the first cache, and
@@ -86,19 +90,19 @@ typedef struct {
 INLINE void gemm_tile(const gemm_t *g, ptrdiff_t K, ptrdiff_t K0, ptrdiff_t p, int nv, ptrdiff_t tile,
                       ptrdiff_t r, int mr) {
   V acc[4 * MR];
-  const ptrdiff_t size = g->width * L * K, panels = panels_of(g->n) / g->width;
+  const ptrdiff_t size = g->width * L * K, panels = panels_of(g->n) / g->width, run = g->run * nv * L;
   const REAL *a = (const REAL *)g->a + r * g->lda;
   const REAL *b = (const REAL *)g->b + p * size + K0 * nv * L;
-  const REAL *ahead = (const REAL *)g->b + (p + 1 < panels ? p + 1 : 0) * size + K0 * nv * L;
+  const REAL *next = (const REAL *)g->b + (p + 1 < panels ? p + 1 : 0) * size + K0 * nv * L;
+  const REAL *ahead = share_of(next, b, run * g->runs, tile);
   REAL *c = (REAL *)g->c + r * g->ldc + p * g->c_panel;
-  const ptrdiff_t valid = g->whole ? 4 * L : g->n - p * g->width * L, share = g->run * nv * L / SHARES;
-  ahead = tile < SHARES ? ahead + tile * share * g->runs : b;
+  const ptrdiff_t valid = g->whole ? 4 * L : g->n - p * g->width * L;
   UNROLL for (int m = 0; m < mr; m++)
     UNROLL for (int v = 0; v < nv; v++) {
       const ptrdiff_t at = (r + m) * g->ldinit + p * g->init_panel + v * g->init_vec;
       acc[4 * m + v] = g->init ? load_up_to((const REAL *)g->init + at, valid - v * L) : splat(0);
     }
-  for (ptrdiff_t i = 0; i < g->runs; i++, a += g->stride, b += SHARES * share, ahead += share)
+  for (ptrdiff_t i = 0; i < g->runs; i++, a += g->stride, b += run, ahead += run / SHARES)
     madd(mr, nv, acc, a, g->lda, 1, g->run, b, ahead);
   UNROLL for (int m = 0; m < mr; m++)
     UNROLL for (int v = 0; v < nv; v++)

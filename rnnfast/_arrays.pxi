@@ -86,8 +86,9 @@ cdef class Block:
 
 
 cdef object new_inside(Views *v, void **data, Py_ssize_t rows, Py_ssize_t n):
-    """As `new`, (1, rows, n), for an array that the caller of a call never sees. NumPy would have its
-    pages mapped and cleared each time: an RNN with lengths then takes longer than one without."""
+    """As `new`, (1, rows, n), in memory that is reused: for what is in use only within a call, or, of
+    the data of a PackedSequence, as long as the caller keeps it. In NumPy's memory the pages may be
+    mapped and cleared each time: an RNN with lengths then takes longer than one without."""
     dtype = dtype_of(v)
     array = ndarray((1, rows, n), dtype, Block(rows * n * (4 if v.code == c"f" else 8)))
     data[0] = take(v, array, 3, ANY, ANY, ANY, PyBUF_WRITABLE)

@@ -43,6 +43,17 @@ def test_table_record_and_figure(tmp_path: Path) -> None:
     assert plot_path.read_bytes().startswith(b"\x89PNG")
 
 
+def test_layers_inside_pytorch(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="the group measures PyTorch's layers")
+    path = tmp_path / "claims.json"
+    done = claims("--quick", "modules", "--json", str(path))
+    assert done.returncode == 0, done.stderr
+    results = json.loads(path.read_text())["results"]
+    names = ["small RNN", "medium RNN float64", "packed GRU", "classifier, with Adam"]
+    assert [result["what"] for result in results] == names
+    assert all(result["met"] == (result["measured"] >= result["goal"]) for result in results)
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="a process cannot be pinned here")
 def test_more_threads_than_cpus_are_not_measured(tmp_path: Path) -> None:
     path = tmp_path / "claims.json"

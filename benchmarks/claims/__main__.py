@@ -18,6 +18,7 @@ from pathlib import Path
 
 from clock import Clock, Row, SkipError
 from memory import memory
+from modules import modules
 from scaling import growth, odd, plot, threads
 from speed import float64, isa, latency, lengths, stream
 
@@ -31,7 +32,7 @@ from rnnfast.bench.run import BenchError, pinned
 
 GROUPS: dict[str, Callable[[Clock], Iterator[Row]]] = {
     group.__name__: group
-    for group in (stream, latency, lengths, float64, isa, threads, odd, growth, memory)
+    for group in (stream, latency, lengths, modules, float64, isa, threads, odd, growth, memory)
 }
 TITLES = {name: (group.__doc__ or "").strip() for name, group in GROUPS.items()}
 
