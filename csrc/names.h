@@ -88,6 +88,7 @@
 #define wgrad_tile N(wgrad_tile)
 #define wgrad_block N(wgrad_block)
 #define wgrad_pack N(wgrad_pack)
+#define wgrad_dz N(wgrad_dz)
 #define wgrad_scratch N(wgrad_scratch)
 #define wgrad N(wgrad)
 #define wgrad_plan N(wgrad_plan)

@@ -2,91 +2,113 @@
  *
  * A row of dz and a row of B are contiguous along the outputs, so nothing is transposed: the tile
  * broadcasts dz and reads B in vectors. Both are copied first, because dz rows lie 4 or 8 KiB apart
- * and would share a few cache sets: B as [4 vectors][k], dz as [k][slots of one panel]. Work is
+ * and would share a few cache sets: B as [4 vectors][k], dz as [k][4 vectors]. Work is
  * split by panels of dz, i.e. by rows of C, so the sums do not depend on the number of threads. */
 
 enum { KB = 256 };
 
 static size_t wgrad_scratch(const rnnfast_wgrad *g) {
-  size_t reals = KB * g->slots * L;
+  size_t reals = (KB * 4 + 1) * L;
   for (int i = 0; i < g->terms; i++) reals += KB * panels_of(g->term[i].n) * L;
   return reals;
 }
 
-/* b[k0 .. k0 + kb] as panels of 4 vectors. */
+/* b[k0 .. k0 + kb] as panels of 4 vectors, read in the order of memory. */
 static REAL *wgrad_pack(REAL *to, const rnnfast_term *t, ptrdiff_t k0, ptrdiff_t kb) {
   const REAL *b = (const REAL *)t->b + k0 * t->ldb;
   const ptrdiff_t vectors = panels_of(t->n);
-  for (ptrdiff_t q = 0; q < vectors; q += 4)
-    for (ptrdiff_t k = 0; k < kb; k++)
-      for (ptrdiff_t v = q; v < vectors && v < q + 4; v++, to += L) {
-        const REAL *from = b + k * t->ldb + v * t->vec;
-        store(to, load_up_to(from, t->n - v * L));
-      }
-  return to;
+  for (ptrdiff_t k = 0; k < kb; k++, b += t->ldb)
+    for (ptrdiff_t q = 0; q < vectors; q += 4) {
+      const ptrdiff_t nv = vectors - q < 4 ? vectors - q : 4, left = t->n - q * L;
+      const REAL *from = b + q * t->vec;
+      REAL *row = to + (q * kb + k * nv) * L;
+      if (left >= 4 * L)
+        UNROLL for (int v = 0; v < 4; v++) store(row + v * L, load(from + v * t->vec));
+      else
+        for (ptrdiff_t v = 0; v < nv; v++) store(row + v * L, load_up_to(from + v * t->vec, left - v * L));
+    }
+  return to + vectors * kb * L;
 }
 
-/* Tile: rows a[.][m] of one slot (its unit `r`) x nv vectors of one panel of b. */
-INLINE void wgrad_tile(const REAL *a, ptrdiff_t lda, const REAL *b, ptrdiff_t kb, REAL *c, ptrdiff_t ldc,
-                       ptrdiff_t valid, int first, int nv, ptrdiff_t tile, ptrdiff_t r, int mr) {
+/* n vectors of dz, `apart` apart, and their sums over k. Side by side the sums are n chains: one
+ * after the other they would wait for the latency of each addition, 4 per cent of the whole. */
+INLINE void wgrad_dz(REAL *to, ptrdiff_t apart, const REAL *dz, ptrdiff_t lddz, ptrdiff_t kb, REAL *bias,
+                     int first, int n) {
+  V sum[4];
+  EACH sum[i] = first || !bias ? splat(0) : load(bias + i * L);
+  for (ptrdiff_t k = 0; k < kb; k++, dz += lddz)
+    EACH {
+      const V d = load(dz + i * L);
+      store(to, d), sum[i] += d, to += apart;
+    }
+  if (bias) EACH store(bias + i * L, sum[i]);
+}
+
+/* Tile: rows a[.][m] x nv vectors of one panel of b. Row m of C begins at row[m]; the rows of the next
+ * tile are fetched, which have been out of the near caches since the last block of k (3 per cent of the
+ * time at H = 512, 6 at 1,024). */
+INLINE void wgrad_tile(const REAL *a, ptrdiff_t lda, const REAL *b, ptrdiff_t kb, REAL *const *row,
+                       ptrdiff_t j, ptrdiff_t valid, int first, int nv, ptrdiff_t tile, ptrdiff_t r,
+                       int mr) {
   (void)tile;
   V acc[4 * MR];
   UNROLL for (int m = 0; m < mr; m++)
-    UNROLL for (int v = 0; v < nv; v++) {
-      const REAL *from = c + (r + m) * ldc + v * L;
-      acc[4 * m + v] = first ? splat(0) : load_up_to(from, valid - v * L);
-    }
+    UNROLL for (int v = 0; v < nv; v++)
+      acc[4 * m + v] = first ? splat(0) : load_up_to(row[r + m] + j + v * L, valid - v * L);
+  if (!first)
+    UNROLL for (int m = 0; m < mr; m++)
+      UNROLL for (int v = 0; v < nv; v++) __builtin_prefetch(row[r + mr + m] + j + v * L, 1);
   madd(mr, nv, acc, a + r, 1, lda, kb, b, b); /* b is near already */
   UNROLL for (int m = 0; m < mr; m++)
-    UNROLL for (int v = 0; v < nv; v++) {
-      REAL *to = c + (r + m) * ldc + v * L;
-      store_up_to(to, acc[4 * m + v], valid - v * L);
-    }
+    UNROLL for (int v = 0; v < nv; v++)
+      store_up_to(row[r + m] + j + v * L, acc[4 * m + v], valid - v * L);
 }
 
-#define WGRAD_PANEL(nv) FOR_TILES(units, wgrad_tile, a, lda, b, kb, c, t->ldc, valid, first, nv)
+#define WGRAD_PANEL(nv) FOR_TILES(rows, wgrad_tile, a, lda, b, kb, row, j, valid, first, nv)
 
-/* One term, one panel of dz, one block of k. */
+/* One term, `units` units from u0 on, one block of k. */
 static void wgrad_block(const rnnfast_term *t, const REAL *dz, ptrdiff_t lda, const REAL *b, ptrdiff_t kb,
-                        ptrdiff_t H, ptrdiff_t p, int first) {
-  const ptrdiff_t units = H - p * L < L ? H - p * L : L;
+                        ptrdiff_t H, ptrdiff_t u0, ptrdiff_t units, int first) {
+  const ptrdiff_t rows = t->slots * units;
+  const REAL *a = dz + t->first * units;
+  REAL *row[4 * L + MR];
+  for (int s = 0; s < t->slots; s++) {
+    REAL *c = (REAL *)t->c + (t->gate[s] * H + u0) * t->ldc;
+    for (ptrdiff_t u = 0; u < units; u++) row[s * units + u] = c + u * t->ldc;
+  }
+  for (int m = 0; m < MR; m++) row[rows + m] = row[m] + 4 * L; /* after the last tile the next columns */
   for (ptrdiff_t j = 0; j < t->n; j += 4 * L) {
     const ptrdiff_t valid = t->n - j;
-    for (int s = 0; s < t->slots; s++) {
-      const REAL *a = dz + (t->first + s) * L;
-      REAL *c = (REAL *)t->c + (t->gate[s] * H + p * L) * t->ldc + j;
-      switch (panels_of(valid)) {
-        case 1: WGRAD_PANEL(1); break;
-        case 2: WGRAD_PANEL(2); break;
-        case 3: WGRAD_PANEL(3); break;
-        default: WGRAD_PANEL(4); break;
-      }
+    switch (panels_of(valid)) {
+      case 1: WGRAD_PANEL(1); break;
+      case 2: WGRAD_PANEL(2); break;
+      case 3: WGRAD_PANEL(3); break;
+      default: WGRAD_PANEL(4); break;
     }
     b += kb * (panels_of(valid) < 4 ? panels_of(valid) : 4) * L;
   }
 }
 
+/* Four vectors of dz at a time: the slots of a panel, or four panels of one slot. */
 static void wgrad(const rnnfast_wgrad *g, ptrdiff_t panel0, ptrdiff_t panel1, void *scratch) {
-  const ptrdiff_t wide = g->slots * L;
+  const ptrdiff_t wide = g->slots * L, group = 4 / g->slots;
   for (ptrdiff_t k0 = 0; k0 == 0 || k0 < g->K; k0 += KB) {
     const ptrdiff_t kb = g->K - k0 < KB ? g->K - k0 : KB;
-    REAL *packed[4] = {(REAL *)scratch + KB * wide};
+    REAL *dz = scratch, *packed[4] = {dz + (KB * 4 + 1) * L};
     for (int i = 0; i < g->terms; i++) packed[i + 1] = wgrad_pack(packed[i], &g->term[i], k0, kb);
-    for (ptrdiff_t p = panel0; p < panel1; p++) {
-      REAL *dz = scratch;
-      for (int s = 0; s < g->slots; s++) {
-        const REAL *from = (const REAL *)g->dz + k0 * g->lddz + p * wide + s * L;
-        REAL *bias = (REAL *)g->bias + p * wide + s * L;
-        V sum = k0 && g->bias ? load(bias) : splat(0);
-        for (ptrdiff_t k = 0; k < kb; k++) {
-          const V d = load(from + k * g->lddz);
-          store(dz + k * wide + s * L, d);
-          sum += d;
-        }
-        if (g->bias) store(bias, sum);
+    for (ptrdiff_t p = panel0; p < panel1; p += group) {
+      const ptrdiff_t panels = panel1 - p < group ? panel1 - p : group, left = g->H - p * L;
+      const ptrdiff_t units = left < panels * L ? left : panels * L, apart = g->slots == 1 ? L : units;
+      const REAL *from = (const REAL *)g->dz + k0 * g->lddz + p * wide;
+      REAL *bias = g->bias ? (REAL *)g->bias + p * wide : 0;
+      switch (panels * g->slots) {
+        case 1: wgrad_dz(dz, apart, from, g->lddz, kb, bias, k0 == 0, 1); break;
+        case 2: wgrad_dz(dz, apart, from, g->lddz, kb, bias, k0 == 0, 2); break;
+        case 3: wgrad_dz(dz, apart, from, g->lddz, kb, bias, k0 == 0, 3); break;
+        case 4: wgrad_dz(dz, apart, from, g->lddz, kb, bias, k0 == 0, 4); break;
       }
       for (int i = 0; i < g->terms; i++)
-        wgrad_block(&g->term[i], dz, wide, packed[i], kb, g->H, p, k0 == 0);
+        wgrad_block(&g->term[i], dz, panels * g->slots * apart, packed[i], kb, g->H, p * L, units, k0 == 0);
     }
   }
 }
