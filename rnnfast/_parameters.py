@@ -84,8 +84,10 @@ class Parameters:
             [(d, layer * self._directions + d) for d in range(self._directions)]
             for layer in range(self.num_layers)
         ]
-        self._checked: tuple[Array, ...] = ()
+        self._checked: list[Array] = []  # `params`, when they were found right
+        self._weights: list[tuple[Any, ...]] = []  # each cell's, then
         self._name_parameters()
+        self._no_state = [(None, None)] * len(self._cells)
         self.params = self._initial_values()
 
     def _name_parameters(self) -> None:
@@ -110,12 +112,6 @@ class Parameters:
             name: self.rng.uniform(-bound, bound, shape).astype(self.dtype)
             for name, shape in self._shapes.items()
         }
-
-    def _weights(self, k: int) -> tuple[Any, Any, Any, Any, Any]:
-        """Return cell k's w_ih, w_hh, b_ih, b_hh, w_hr; None for what it has not."""
-        get = self.params.get
-        w_ih, w_hh, b_ih, b_hh, w_hr = self._names[k]
-        return get(w_ih), get(w_hh), get(b_ih), get(b_hh), get(w_hr)
 
     def __repr__(self) -> str:
         words = [str(self.input_size), str(self.hidden_size)]
@@ -201,7 +197,8 @@ def check_kind(name: str, value: Array, dtype: np.dtype[Any]) -> None:
 def check_array(
     name: str, value: Array, dtype: np.dtype[Any], shape: tuple[int, ...], dims: str = ""
 ) -> None:
-    check_kind(name, value, dtype)
+    if type(value) is not np.ndarray or value.dtype is not dtype:
+        check_kind(name, value, dtype)
     if value.shape != shape:
         expected = f"{dims} = {shape}" if dims else shape
         raise ValueError(f"{name} has shape {value.shape}, expected {expected}")

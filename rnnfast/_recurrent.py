@@ -17,6 +17,7 @@ from ._parameters import Array, Parameters, check_array, check_kind
 from .stream import Stream
 
 GivenState = Array | Sequence[Array | None] | None
+CellState = tuple[Array | None, Array | None]  # h and c of one cell, (B, .); None: zeros
 State = TypeVar("State")  # what a layer returns as its state: an array, for the LSTM a pair
 
 
@@ -115,7 +116,7 @@ class Recurrent(Parameters, Generic[State]):
         *,
         training: bool,
     ) -> tuple[Array, State, Tape]:
-        self._check_params()
+        weights = self._check_params()
         batch = self._check_input(x, lengths)
         states = self._check_state("state", state, batch)
         if resets is not None:
@@ -123,8 +124,7 @@ class Recurrent(Parameters, Generic[State]):
             resets = self._time_major(resets, batch)
         x = self._time_major(x, batch)
         cell, act = self._kind()
-        finals: list[tuple[Any, ...]] = []
-        tapes: list[Any] = []
+        outputs: list[_calls.Outputs] = []  # of each cell
         masks: list[Array | None] = []
         for layer in range(self.num_layers):
             masks.append(self._dropout_mask(x.shape) if training and layer else None)
@@ -132,19 +132,18 @@ class Recurrent(Parameters, Generic[State]):
                 x = x * masks[-1]
             calls = []
             for direction, k in self._stack[layer]:
-                h0, c0 = self._cell_state(states, k)
                 reverse = (direction == 1) != self._reverse
-                weights = self._weights(k)
-                calls.append((cell, act, x, h0, c0, *weights, lengths, resets, reverse, training))
-            ys = []
-            for y, h_n, c_n, cell_tape in _calls.forward(calls, threads):
-                ys.append(y)
-                finals.append((h_n, c_n))
-                tapes.append(cell_tape)
-            x = ys[0] if len(ys) == 1 else np.concatenate(ys, axis=2)
+                call = cell, act, x, *states[k], *weights[k], lengths, resets, reverse, training
+                calls.append(call)
+            outputs += _calls.forward(calls, threads)
+            x = outputs[-1][0]
+            if len(calls) == 2:
+                x = np.concatenate([outputs[-2][0], x], axis=2)
         y = self._as_given(x, batch)
-        tape = Tape(self, batch, y.shape, tapes, masks) if training else None
-        return y, self._join(finals, batch), cast(Tape, tape)
+        tape = None
+        if training:
+            tape = Tape(self, batch, y.shape, [one[3] for one in outputs], masks)
+        return y, self._join(outputs, batch), cast(Tape, tape)
 
     def backward(
         self,
@@ -190,29 +189,33 @@ class Recurrent(Parameters, Generic[State]):
         if accumulate is not None:
             self._check_named("accumulate", accumulate, writeable=True)
         cell, _ = self._kind()
-        dstarts: list[tuple[Any, ...]] = [()] * len(self._cells)
-        params: dict[str, Any] = dict.fromkeys(self.params)  # in their order
+        gradients: list[Any] = [None] * len(self._cells)
         for layer in reversed(range(self.num_layers)):
-            calls = []
-            for direction, k in self._stack[layer]:
-                dh_n, dc_n = self._cell_state(dstates, k)
-                calls.append((cell, tape.cells[k], self._side(dout, direction), dh_n, dc_n))
-            gradients = _calls.backward(calls, threads)
-            for (_, k), (_, dh0, dc0, *weights) in zip(self._stack[layer], gradients, strict=True):
-                dstarts[k] = dh0, dc0
-                params.update(zip(self._names[k], weights, strict=True))
-            dout = gradients[0][0]
-            for dx, *_ in gradients[1:]:
-                dout += dx
+            calls = [
+                (cell, tape.cells[k], self._side(dout, direction), *dstates[k])
+                for direction, k in self._stack[layer]
+            ]
+            parts = _calls.backward(calls, threads)
+            first = self._stack[layer][0][1]
+            gradients[first : first + len(parts)] = parts
+            dout = parts[0][0]
+            if len(parts) == 2:
+                dout += parts[1][0]
             if tape.masks[layer] is not None:
                 dout *= tape.masks[layer]
-        params.pop("", None)
+        params: Any = {
+            name: gradient
+            for names, one in zip(self._names, gradients, strict=True)
+            for name, gradient in zip(names, one[3:], strict=True)
+            if name
+        }
         tape.cells, tape.masks = [], []
         if accumulate is not None:
             for name, gradient in params.items():
                 np.add(accumulate[name], gradient, out=accumulate[name])
             params = accumulate
-        return Gradients(self._as_given(dout, tape.batch), self._join(dstarts, tape.batch), params)
+        dstate_0 = self._join(gradients, tape.batch)
+        return Gradients(self._as_given(dout, tape.batch), dstate_0, params)
 
     def stream(
         self, batch_size: int = 1, state: GivenState = None, threads: int | None = None
@@ -221,11 +224,6 @@ class Recurrent(Parameters, Generic[State]):
         return Stream(self, batch_size, state, threads)
 
     # ------------------------------------------------------------------------------------ steps
-
-    def _cell_state(self, parts: list[Array | None], k: int) -> tuple[Array | None, Array | None]:
-        """Return cell k's h and c (None but for the LSTM) of what `_check_state` returned."""
-        h, c = parts[0], parts[1] if len(parts) == 2 else None
-        return None if h is None else h[k], None if c is None else c[k]
 
     def _side(self, both: Any, direction: int) -> Any:
         """Return one direction's columns of a layer's output or its gradient."""
@@ -255,68 +253,70 @@ class Recurrent(Parameters, Generic[State]):
             return a[:, 0]
         return a.swapaxes(0, 1) if self.batch_first else a
 
-    def _join(self, cells: Sequence[Sequence[Array]], batch: tuple[int, ...]) -> State:
-        """Turn each cell's (h, c), (B, .), into what the user sees."""
-        count = len(self._sizes)
-        if len(cells) == 1:
-            parts = [part[None] for part in cells[0][:count]]
-        else:
-            parts = [np.array([cell[i] for cell in cells]) for i in range(count)]
+    def _join(self, cells: Sequence[Sequence[Any]], batch: tuple[int, ...]) -> State:
+        """Turn each cell's h and c, (B, .), at 1 and 2 of its results, into what the user sees."""
+        parts: list[Array] = []
+        for i in range(1, 1 + len(self._sizes)):
+            one = len(cells) == 1
+            parts.append(cells[0][i][None] if one else np.array([cell[i] for cell in cells]))
         if not batch:
             parts = [part[:, 0] for part in parts]
         return cast(State, parts[0] if len(parts) == 1 else tuple(parts))
 
     # ----------------------------------------------------------------------------------- checks
 
-    def _check_params(self) -> None:
-        """Check `params`, unless they are the very arrays of last time."""
-        values = tuple(self.params.values()) if type(self.params) is dict else ()
-        if len(values) != len(self._checked) or not all(map(is_, values, self._checked)):
-            self._check_named("params", self.params)
-            self._checked = values
+    def _check_params(self) -> list[tuple[Any, ...]]:
+        """Return each cell's weights, checked unless they are the very arrays of last time."""
+        params, known = self.params, self._checked
+        same = known and type(params) is dict and len(params) == len(known)
+        if not same or not all(map(is_, map(params.get, self._shapes), known)):
+            self._check_named("params", params)
+            self._checked = [params[name] for name in self._shapes]
+            self._weights = [tuple(map(params.get, names)) for names in self._names]
+        return self._weights
 
     def _check_input(self, x: Array, lengths: Array | None) -> tuple[int, ...]:
         """Return (B,), or () for unbatched input."""
         if type(x) is not np.ndarray or x.dtype is not self.dtype:
             check_kind("x", x, self.dtype)
-        if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
+        shape = x.shape
+        if len(shape) not in (2, 3) or shape[-1] != self.input_size:
             batched = "(B, T, I)" if self.batch_first else "(T, B, I)"
             raise ValueError(
-                f"x has shape {x.shape}, expected {batched} or (T, I) with I = {self.input_size}"
+                f"x has shape {shape}, expected {batched} or (T, I) with I = {self.input_size}"
             )
-        if x.ndim == 3:
-            return (x.shape[0 if self.batch_first else 1],)
+        if len(shape) == 3:
+            return (shape[0 if self.batch_first else 1],)
         if lengths is not None:
-            raise ValueError(f"lengths is given, but x with shape {x.shape} has no batch axis")
+            raise ValueError(f"lengths is given, but x with shape {shape} has no batch axis")
         return ()
 
     def _check_state(
         self, name: str, state: GivenState, batch: tuple[int, ...]
-    ) -> list[Array | None]:
-        """Return the parts of a state or its gradient, (L*D, B, .) or None each."""
-        count = len(self._sizes)
+    ) -> Sequence[CellState]:
+        """Return each cell's part of a state or its gradient."""
         if state is None:
-            return [None] * count
+            return self._no_state
+        count = len(self._sizes)
         given: Any = (state,) if count == 1 else state
         if not isinstance(given, (tuple, list)):
             raise TypeError(f"{name} has type {type(state).__name__}, expected a pair (h, c)")
         if len(given) != count:
             raise ValueError(f"{name} has length {len(state)}, expected a pair (h, c)")
-        parts: list[Array | None] = []
+        parts: list[Any] = [(None,) * len(self._cells)] * 2
         for i, part in enumerate(given):
             if part is None:
-                parts.append(None)
                 continue
             label = name if count == 1 else f"{name}[{i}]"
             dims = f"(L*D, {'B, ' if batch else ''}{self._state_letters[i]})"
             check_array(label, part, self.dtype, (len(self._cells), *batch, self._sizes[i]), dims)
-            parts.append(part if batch else part[:, None])
-        return parts
+            parts[i] = part if batch else part[:, None]
+        return list(zip(*parts, strict=True))
 
     def _check_upstream(
         self, tape: Tape, dy: Array | None, dstate: GivenState
-    ) -> tuple[Any, list[Array | None]]:
-        """Return dy (T, B, D*P) and the parts of dstate."""
+    ) -> tuple[Any, Sequence[CellState]]:
+        """Return dy (T, B, D*P) and each cell's part of dstate."""
         if not isinstance(tape, Tape):
             raise TypeError(f"tape has type {type(tape).__name__}, expected what forward returned")
         if tape.layer is not self:

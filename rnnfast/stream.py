@@ -50,8 +50,7 @@ class Stream(_kernels.Steps):
                 "layer is bidirectional, expected one direction: the other needs the end"
             )
         B = _check.integer("batch_size", batch_size, 0)
-        layer._check_params()
-        layers = [_pack(layer, k, B) for k in range(layer.num_layers)]
+        layers = [_pack(layer, weights, B) for weights in layer._check_params()]
         threads = resolve(threads)
         self = super().__new__(cls, layers, B, threads, layer.dtype)
         self._layer, self._layers, self._batch_size = layer, layers, B
@@ -72,10 +71,10 @@ class Stream(_kernels.Steps):
     @state.setter
     def state(self, state: Any) -> None:
         parts = self._layer._check_state("state", state, (self._batch_size,))
-        for k, layer in enumerate(self._layers):
-            self._h(layer)[:] = 0 if parts[0] is None else parts[0][k]
+        for (h, c), layer in zip(parts, self._layers, strict=True):
+            self._h(layer)[:] = 0 if h is None else h
             if layer["c"] is not None:
-                layer["c"][:, : layer["H"]] = 0 if parts[1] is None else parts[1][k]
+                layer["c"][:, : layer["H"]] = 0 if c is None else c
 
     def reset(self, mask: NDArray[np.bool_] | None = None) -> None:
         """Set the state to zero: of all rows, or of those where `mask`, bool (B,), is true.
@@ -119,19 +118,19 @@ class Stream(_kernels.Steps):
         raise ValueError("out is not a C-contiguous, writeable numpy.ndarray")
 
 
-def _pack(layer: Any, k: int, B: int) -> dict[str, Any]:
-    """Pack layer k and allocate its arrays."""
+def _pack(layer: Any, weights: tuple[Any, ...], B: int) -> dict[str, Any]:
+    """Pack the weights of one stacked layer and allocate its arrays."""
     dtype, (cell, act) = layer.dtype, layer._kind()
     H, P = layer.hidden_size, layer._sizes[0]
-    arrays = (None if w is None else np.require(w, None, ["C", "A"]) for w in layer._weights(k))
-    weights, lanes = _kernels.pack(cell, act, *arrays)
+    arrays = (None if w is None else np.require(w, None, ["C", "A"]) for w in weights)
+    packed, lanes = _kernels.pack(cell, act, *arrays)
     Hp, Pp = -(-H // lanes) * lanes, -(-P // lanes) * lanes
 
     def zeros(*shape: int, wanted: bool = True) -> Array | None:
         return np.zeros(shape, dtype) if wanted else None
 
     return {
-        "weights": weights, "H": H, "P": P,
+        "weights": packed, "H": H, "P": P,
         "h": zeros(2, B, Pp), "y": zeros(B, P), "c": zeros(B, Hp, wanted=cell == _kernels.LSTM),
         "work": zeros(B, Hp, wanted=P != H),
         "gates": zeros(B, 4 * Hp, wanted=cell == _kernels.GRU_RESET_BEFORE),

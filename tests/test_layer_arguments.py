@@ -67,6 +67,14 @@ def test_params_are_live() -> None:
     assert not np.array_equal(before, after)
     layer.params["weight_ih_l0"] = layer.params["weight_ih_l0"] / 2  # another array
     np.testing.assert_array_equal(layer(x)[0], before)
+    # the same arrays in the same order under other names
+    weight_ih, weight_hh, bias_ih, bias_hh = layer.params.values()
+    bias_hh[...] = 0
+    outside = layer(x)[0]
+    names = "weight_ih_l0", "weight_hh_l0", "bias_hh_l0", "bias_ih_l0"
+    values = weight_ih, weight_hh, bias_ih, bias_hh
+    layer.params = dict(zip(names, values, strict=True))
+    assert not np.array_equal(layer(x)[0], outside)  # a GRU's b_hn stands inside r * (...)
 
 
 def test_state_dict_copies_and_loads_in_place() -> None:
