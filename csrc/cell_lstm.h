@@ -58,8 +58,8 @@ INLINE void lstm_output(const rnnfast_packed *w, const rnnfast_step *s, place_t 
   }
 }
 
-/* Six vectors are 660 operations: 330 cycles on the two ports that the FMAs need too. That is 22 per
- * cent of a step at I + H = 96, 10 at 256, 3 at 1,024, and no schedule gets below it. Alone they take
+/* Six vectors are 620 operations: 310 cycles on the two ports that the FMAs need too. That is 21 per
+ * cent of a step at I + H = 96, 9 at 256, 2.5 at 1,024, and no schedule gets below it. Alone they take
  * several times that, nearly all of it latency; after a tile the FMAs of the next one fill it in. */
 static void lstm_finish(const rnnfast_packed *w, const rnnfast_step *s, place_t at, int count, REAL *a) {
   REAL c[MR * L] __attribute__((aligned(VBYTES)));

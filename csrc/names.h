@@ -20,7 +20,7 @@
 #define exp_t N(exp_t)
 #define power N(power)
 #define exp_parts N(exp_parts)
-#define scale N(scale)
+#define two_to_n N(two_to_n)
 #define activate N(activate)
 #define tanh_ N(tanh_)
 #define WIDEST N(WIDEST)

@@ -15,7 +15,6 @@
 #undef MIN
 #undef MAX
 #undef RECIP
-#undef SCALE
 #undef LOAD_N
 #undef STORE_N
 
@@ -34,9 +33,6 @@
 #endif
 #ifdef RECIP_f32
 #define RECIP RECIP_f32
-#endif
-#ifdef SCALE_f32
-#define SCALE SCALE_f32
 #endif
 #ifdef LOAD_N_f32
 #define LOAD_N LOAD_N_f32
@@ -60,9 +56,6 @@
 #ifdef MIN_f64
 #define MIN MIN_f64
 #define MAX MAX_f64
-#endif
-#ifdef SCALE_f64
-#define SCALE SCALE_f64
 #endif
 #ifdef LOAD_N_f64
 #define LOAD_N LOAD_N_f64

@@ -26,6 +26,14 @@ INLINE REAL power(REAL k, int n) {
   return p;
 }
 
+/* Whether one part of ln2 is enough: a tanh is 1 but for its rounding before n has grown, so that of
+ * the constant costs it less than 0.1 ULP. Without FMA the product would be rounded too. */
+#ifdef FMA
+#define ONE_PART(k) ((k) > 0)
+#else
+#define ONE_PART(k) 0
+#endif
+
 /* n, f and k q(kf) of a[i] with k[i], after a limit on |x|; NaN stays NaN. */
 INLINE void exp_parts(int n, const REAL *k, const V *a, exp_t *e) {
   static const REAL c[] = EXPM1_POLY;
@@ -36,21 +44,15 @@ INLINE void exp_parts(int n, const REAL *k, const V *a, exp_t *e) {
   EACH x[i] = min_(splat(limit[i]), max_(splat(-limit[i]), a[i]));
   EACH e->rounded[i] = fma_(x[i], splat(k[i] * (REAL)1.4426950408889634074), splat(ROUND));
   EACH e->n[i] = e->rounded[i] - splat(ROUND);
-  EACH e->f[i] = fma_(e->n[i], splat(-LN2_HI / k[i]), x[i]);
-  EACH e->f[i] = fma_(e->n[i], splat(-LN2_LO / k[i]), e->f[i]);
+  EACH e->f[i] = fma_(e->n[i], splat(-(ONE_PART(k[i]) ? LN2_HI + LN2_LO : LN2_HI) / k[i]), x[i]);
+  EACH if (!ONE_PART(k[i])) e->f[i] = fma_(e->n[i], splat(-LN2_LO / k[i]), e->f[i]);
   EACH e->q[i] = splat(c[0] * power(k[i], DEGREE + 1));
   UNROLL for (int j = 1; j <= DEGREE; j++)
     EACH e->q[i] = fma_(e->q[i], e->f[i], splat(c[j] * power(k[i], DEGREE + 1 - j)));
 }
 
-/* m 2^n */
-INLINE V scale(V m, const exp_t *e, int i) {
-#ifdef SCALE
-  return SCALE(m, e->n[i]);
-#else
-  return m * (V)((VI)e->rounded[i] << MANTISSA);
-#endif
-}
+/* 2^n */
+INLINE V two_to_n(const exp_t *e, int i) { return (V)((VI)e->rounded[i] << MANTISSA); }
 
 /* In place, tanh where the bit of `tanhs` is set, else sigmoid. */
 INLINE void activate(int n, unsigned tanhs, V *a) {
@@ -61,11 +63,11 @@ INLINE void activate(int n, unsigned tanhs, V *a) {
   exp_parts(n, k, a, &e);
   EACH {
     if (tanhs >> i & 1) {
-      const V s = scale(splat(1), &e, i), half = splat((REAL)0.5);
+      const V s = two_to_n(&e, i), half = splat((REAL)0.5);
       m[i] = fma_(s, fma_(e.f[i] * e.f[i], e.q[i], e.f[i]), fma_(s, half, -half));
       den[i] = m[i] + splat(1);
     } else {
-      den[i] = splat(1) + scale(fma_(-e.f[i], fma_(e.q[i], e.f[i], splat(1)), splat(1)), &e, i);
+      den[i] = fma_(fma_(-e.f[i], fma_(e.q[i], e.f[i], splat(1)), splat(1)), two_to_n(&e, i), splat(1));
     }
   }
 #ifdef RECIP /* 14 bits in 3 port slots, as many as vdivps, which then blocks the divider for 10 cycles */
