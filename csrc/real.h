@@ -53,6 +53,9 @@
 #ifdef FMA_f64
 #define FMA FMA_f64
 #endif
+#ifdef RECIP_f64
+#define RECIP RECIP_f64
+#endif
 #ifdef MIN_f64
 #define MIN MIN_f64
 #define MAX MAX_f64

@@ -70,9 +70,11 @@ INLINE void activate(int n, unsigned tanhs, V *a) {
       den[i] = fma_(fma_(-e.f[i], fma_(e.q[i], e.f[i], splat(1)), splat(1)), two_to_n(&e, i), splat(1));
     }
   }
-#ifdef RECIP /* 14 bits in 3 port slots, as many as vdivps, which then blocks the divider for 10 cycles */
+#ifdef RECIP /* 14 bits in 3 port slots, as a division, which then blocks the divider: 10 cycles, float64 16 */
+  enum { NEWTON = sizeof(REAL) / 4 }; /* steps to all bits; the remainder spares tanh one */
   EACH r[i] = RECIP(den[i]);
-  EACH if (!(tanhs >> i & 1)) r[i] = fma_(fma_(-den[i], r[i], splat(1)), r[i], r[i]);
+  UNROLL for (int step = 0; step < NEWTON; step++)
+    EACH if (step || !(tanhs >> i & 1)) r[i] = fma_(fma_(-den[i], r[i], splat(1)), r[i], r[i]);
 #else
   EACH r[i] = splat(1) / den[i];
 #endif
