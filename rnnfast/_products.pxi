@@ -93,33 +93,35 @@ cdef int over_products(const Run *f, const rnnfast_wgrad *g, int n, void *dx, in
 
 cdef int run_products(const Run *f, const rnnfast_wgrad *g, int n, void *dx, int threads,
                       Py_ssize_t scratch) noexcept nogil:
-    cdef Py_ssize_t dx_parts = max(f.N // 128, 1), parts = 1 if threads == 1 else 2 * threads, i
+    cdef Py_ssize_t dx_parts = max(f.N // 128, 1), i
     cdef int failed = 0
     if threads == 1:
-        for i in range(dx_parts + n):
-            failed |= product(f, g, dx, dx_parts, parts, i, scratch)
+        for i in range(n + dx_parts):
+            failed |= product(f, g, n, dx, dx_parts, 1, i, scratch)
     else:
-        for i in prange(dx_parts + n * parts, num_threads=threads, schedule="dynamic", chunksize=1):
-            failed |= product(f, g, dx, dx_parts, parts, i, scratch)
+        for i in prange(n * threads + dx_parts, num_threads=threads, schedule="dynamic", chunksize=1):
+            failed |= product(f, g, n, dx, dx_parts, threads, i, scratch)
     return failed
 
 
-cdef int product(const Run *f, const rnnfast_wgrad *g, void *dx, Py_ssize_t dx_parts, Py_ssize_t parts,
-                 Py_ssize_t i, Py_ssize_t scratch) noexcept nogil:
-    """Part i: first those of dx, then those of each weight gradient."""
+cdef int product(const Run *f, const rnnfast_wgrad *g, int n, void *dx, Py_ssize_t dx_parts,
+                 Py_ssize_t parts, Py_ssize_t i, Py_ssize_t scratch) noexcept nogil:
+    """Part i: first those of each weight gradient, then the smaller ones of dx, which even out how long
+    the threads take."""
     cdef const rnnfast_kernels *k = f.k
     cdef Py_ssize_t first, last, panels, part
     cdef unsigned long flush
     cdef char *memory
-    if i < dx_parts:
+    if i >= n * parts:
+        i -= n * parts
         first, last = i * f.N // dx_parts, (i + 1) * f.N // dx_parts
         flush = rnnfast_flush_enter()
         k.dinput(f.w, last - first, f.gates + first * f.ldgates * k.size,
                  <char *>dx + first * f.w.I * k.size)
         rnnfast_flush_leave(flush)
         return 0
-    g += (i - dx_parts) // parts
-    part = (i - dx_parts) % parts
+    g += i // parts
+    part = i % parts
     panels = padded(k, g.H) // k.lanes
     first, last = part * panels // parts, (part + 1) * panels // parts
     if first == last:
