@@ -9,7 +9,7 @@
  * shift makes it the float 2^n.
  *
  * Everything takes several vectors at once and does each operation for all of them before the next. One
- * activation is a chain of 17 to 19 operations of 4 cycles; the processor's scheduler holds 4 such chains,
+ * activation is a chain of 16 or 17 operations of 4 cycles; the processor's scheduler holds 4 such chains,
  * not the 8 that fill its two ports, so they are written side by side.
  *
  * Largest errors over all 2^32 float32 inputs (tests/test_accuracy.py measures them):
@@ -18,7 +18,7 @@
 #define EACH UNROLL for (int i = 0; i < n; i++)
 enum { WIDEST = 8 };
 
-typedef struct { V rounded[WIDEST], n[WIDEST], f[WIDEST], q[WIDEST]; } exp_t;
+typedef struct { V rounded[WIDEST], f[WIDEST], q[WIDEST]; } exp_t;
 
 INLINE REAL power(REAL k, int n) {
   REAL p = 1;
@@ -34,18 +34,18 @@ INLINE REAL power(REAL k, int n) {
 #define ONE_PART(k) 0
 #endif
 
-/* n, f and k q(kf) of a[i] with k[i], after a limit on |x|; NaN stays NaN. */
+/* n (as bits), f and k q(kf) of a[i] with k[i], after a limit on |x|; NaN stays NaN. */
 INLINE void exp_parts(int n, const REAL *k, const V *a, exp_t *e) {
   static const REAL c[] = EXPM1_POLY;
   enum { DEGREE = sizeof c / sizeof *c - 1 };
   REAL limit[WIDEST];
-  V x[WIDEST];
+  V x[WIDEST], whole[WIDEST];
   EACH limit[i] = k[i] > 0 ? TANH_MAX : EXP_MAX;
   EACH x[i] = min_(splat(limit[i]), max_(splat(-limit[i]), a[i]));
   EACH e->rounded[i] = fma_(x[i], splat(k[i] * (REAL)1.4426950408889634074), splat(ROUND));
-  EACH e->n[i] = e->rounded[i] - splat(ROUND);
-  EACH e->f[i] = fma_(e->n[i], splat(-(ONE_PART(k[i]) ? LN2_HI + LN2_LO : LN2_HI) / k[i]), x[i]);
-  EACH if (!ONE_PART(k[i])) e->f[i] = fma_(e->n[i], splat(-LN2_LO / k[i]), e->f[i]);
+  EACH whole[i] = e->rounded[i] - splat(ROUND);
+  EACH e->f[i] = fma_(whole[i], splat(-(ONE_PART(k[i]) ? LN2_HI + LN2_LO : LN2_HI) / k[i]), x[i]);
+  EACH if (!ONE_PART(k[i])) e->f[i] = fma_(whole[i], splat(-LN2_LO / k[i]), e->f[i]);
   EACH e->q[i] = splat(c[0] * power(k[i], DEGREE + 1));
   UNROLL for (int j = 1; j <= DEGREE; j++)
     EACH e->q[i] = fma_(e->q[i], e->f[i], splat(c[j] * power(k[i], DEGREE + 1 - j)));

@@ -30,8 +30,9 @@ static REAL *wgrad_pack(REAL *to, const rnnfast_term *t, ptrdiff_t k0, ptrdiff_t
   return to + vectors * kb * L;
 }
 
-/* n vectors of dz, `apart` apart, and their sums over k. Side by side the sums are n chains: one
- * after the other they would wait for the latency of each addition, 4 per cent of the whole. */
+/* n vectors of dz and their sums over k. With less than L units to a slot the vectors lie closer than
+ * L: each overwrites the padding of the one before, the last one's is room behind the block. Side by side the
+ * sums are n chains: one after the other they would wait for each addition, up to 4 per cent of the whole. */
 INLINE void wgrad_dz(REAL *to, ptrdiff_t apart, const REAL *dz, ptrdiff_t lddz, ptrdiff_t kb, REAL *bias,
                      int first, int n) {
   V sum[4];

@@ -87,7 +87,6 @@ class Parameters:
         self._checked: list[Array] = []  # `params`, when they were found right
         self._weights: list[tuple[Any, ...]] = []  # each cell's, then
         self._name_parameters()
-        self._no_state = [(None, None)] * len(self._cells)
         self.params = self._initial_values()
 
     def _name_parameters(self) -> None:
@@ -186,6 +185,8 @@ class Parameters:
 
 
 def check_kind(name: str, value: Array, dtype: np.dtype[Any]) -> None:
+    if type(value) is np.ndarray and value.dtype is dtype:
+        return
     if not isinstance(value, np.ndarray):
         raise TypeError(f"{name} has type {type(value).__name__}, expected numpy.ndarray")
     if isinstance(value, np.ma.MaskedArray):
@@ -197,8 +198,7 @@ def check_kind(name: str, value: Array, dtype: np.dtype[Any]) -> None:
 def check_array(
     name: str, value: Array, dtype: np.dtype[Any], shape: tuple[int, ...], dims: str = ""
 ) -> None:
-    if type(value) is not np.ndarray or value.dtype is not dtype:
-        check_kind(name, value, dtype)
+    check_kind(name, value, dtype)
     if value.shape != shape:
         expected = f"{dims} = {shape}" if dims else shape
         raise ValueError(f"{name} has shape {value.shape}, expected {expected}")

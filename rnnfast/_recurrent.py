@@ -132,9 +132,8 @@ class Recurrent(Parameters, Generic[State]):
                 x = x * masks[-1]
             calls = []
             for direction, k in self._stack[layer]:
-                reverse = (direction == 1) != self._reverse
-                call = cell, act, x, *states[k], *weights[k], lengths, resets, reverse, training
-                calls.append(call)
+                options = lengths, resets, (direction == 1) != self._reverse, training
+                calls.append((cell, act, x, *states[k], *weights[k], *options))
             outputs += _calls.forward(calls, threads)
             x = outputs[-1][0]
             if len(calls) == 2:
@@ -189,18 +188,16 @@ class Recurrent(Parameters, Generic[State]):
         if accumulate is not None:
             self._check_named("accumulate", accumulate, writeable=True)
         cell, _ = self._kind()
-        gradients: list[Any] = [None] * len(self._cells)
+        gradients: list[Any] = []  # of each cell
         for layer in reversed(range(self.num_layers)):
             calls = [
                 (cell, tape.cells[k], self._side(dout, direction), *dstates[k])
                 for direction, k in self._stack[layer]
             ]
-            parts = _calls.backward(calls, threads)
-            first = self._stack[layer][0][1]
-            gradients[first : first + len(parts)] = parts
-            dout = parts[0][0]
-            if len(parts) == 2:
-                dout += parts[1][0]
+            gradients[:0] = _calls.backward(calls, threads)
+            dout = gradients[0][0]
+            if len(calls) == 2:
+                dout += gradients[1][0]
             if tape.masks[layer] is not None:
                 dout *= tape.masks[layer]
         params: Any = {
@@ -277,8 +274,7 @@ class Recurrent(Parameters, Generic[State]):
 
     def _check_input(self, x: Array, lengths: Array | None) -> tuple[int, ...]:
         """Return (B,), or () for unbatched input."""
-        if type(x) is not np.ndarray or x.dtype is not self.dtype:
-            check_kind("x", x, self.dtype)
+        check_kind("x", x, self.dtype)
         shape = x.shape
         if len(shape) not in (2, 3) or shape[-1] != self.input_size:
             batched = "(B, T, I)" if self.batch_first else "(T, B, I)"
@@ -296,7 +292,7 @@ class Recurrent(Parameters, Generic[State]):
     ) -> Sequence[CellState]:
         """Return each cell's part of a state or its gradient."""
         if state is None:
-            return self._no_state
+            return [(None, None)] * len(self._cells)
         count = len(self._sizes)
         given: Any = (state,) if count == 1 else state
         if not isinstance(given, (tuple, list)):
