@@ -15,6 +15,7 @@ from glob import glob
 from pathlib import Path
 from subprocess import run
 
+import numpy
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import PlatformError
@@ -22,6 +23,12 @@ from setuptools.errors import PlatformError
 # One wheel for all CPython versions, except free-threaded ones, which have no stable ABI.
 FREE_THREADED = sysconfig.get_config_var("Py_GIL_DISABLED")
 STABLE_ABI = sys.implementation.name == "cpython" and not FREE_THREADED
+
+# NumPy's C interface as its oldest supported version has it, without what is deprecated.
+NUMPY_API = [
+    ("NPY_TARGET_VERSION", "NPY_2_0_API_VERSION"),
+    ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),
+]
 
 # Instruction sets are chosen in the C files. Fast-math is never on, whatever CFLAGS says: it
 # changes results here and, when it reaches the linker, flushes subnormals in the whole process.
@@ -118,8 +125,8 @@ setup(
         Extension(
             "rnnfast._kernels",
             ["rnnfast/_kernels.pyx", *sorted(glob("csrc/*.c"))],
-            include_dirs=["csrc"],
-            define_macros=[("Py_LIMITED_API", "0x030B0000")] if STABLE_ABI else [],
+            include_dirs=["csrc", numpy.get_include()],
+            define_macros=NUMPY_API + ([("Py_LIMITED_API", "0x030B0000")] if STABLE_ABI else []),
             py_limited_api=STABLE_ABI,
             libraries=["m"],
             extra_compile_args=FLAGS,

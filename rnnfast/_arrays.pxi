@@ -1,95 +1,78 @@
-# NumPy arrays by the buffer protocol: part of _kernels.pyx.
+# NumPy arrays in and out, by NumPy's C interface: part of _kernels.pyx.
 #
-# A typed memoryview argument costs 150 ns, a buffer 35 ns, and a training step of one layer passes
-# twenty arrays (Xeon, Cython 3.3, limited API). The views below are those of exact ndarrays, aligned,
-# C-contiguous and native, or there is none: `_check` explains or converts everything else.
-
-cdef extern from "Python.h":
-    int PyBUF_FORMAT, PyBUF_C_CONTIGUOUS, PyBUF_WRITABLE
-    int PyObject_GetBuffer(object, Py_buffer *, int)
-    int PyBuffer_FillInfo(Py_buffer *, object, void *, Py_ssize_t, int, int) except -1
-    void PyBuffer_Release(Py_buffer *)
-    void PyErr_Clear()
+# To look at an array costs 13 ns and to make one 85; a typed memoryview 150 (a buffer 50) and
+# numpy.empty 215, and a training step of one layer passes twenty arrays (Xeon, Cython 3.3, limited
+# API). *Plain* are exact ndarrays, aligned, C-contiguous and native; `_check` explains or converts
+# everything else.
 
 cdef enum:
     ANY = -1
 
-# The views of one call: all of one precision, which the first one decides unless `code` is set.
-cdef struct Views:
-    Py_buffer view[12]
-    int n
-    char code                    # f, d, or 0: not yet known
+# The arrays of one call: all of one precision, which the first one decides unless `type` is set.
+cdef struct Arrays:
+    int type                     # NPY_FLOAT, NPY_DOUBLE, or ANY: not yet known
     bint plain                   # so far
 
 
-cdef void *take(Views *v, object array, int ndim, Py_ssize_t n0, Py_ssize_t n1=ANY, Py_ssize_t n2=ANY,
-                int access=0) noexcept:
+cdef inline Arrays arrays_of(int type) noexcept nogil:
+    cdef Arrays a
+    a.type, a.plain = type, True
+    return a
+
+
+cdef void *take(Arrays *a, object given, int ndim, Py_ssize_t n0, Py_ssize_t n1=ANY,
+                Py_ssize_t n2=ANY) noexcept:
     """The data of an array of that shape. For None, NULL; for anything else too, and `plain` is lost."""
-    cdef Py_buffer *b = &v.view[v.n]
-    if array is None:
+    cdef cnp.ndarray array
+    cdef const cnp.npy_intp *n
+    if given is None:
         return NULL
-    if not v.plain or type(array) is not ndarray:
-        v.plain = False
+    if not a.plain or type(given) is not ndarray:
+        a.plain = False
         return NULL
-    if PyObject_GetBuffer(array, b, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS | access) < 0:
-        PyErr_Clear()
-        v.plain = False
-        return NULL
-    v.n += 1
-    if v.code == 0:
-        v.code = b.format[0]
-    v.plain = (b.format[0] == v.code and (v.code == c"f" or v.code == c"d") and b.format[1] == 0
-               and (ndim == ANY or b.ndim == ndim) and <size_t>b.buf % b.itemsize == 0
-               and (n0 == ANY or b.shape[0] == n0)
-               and (ndim < 2 or n1 == ANY or b.shape[1] == n1)
-               and (ndim < 3 or n2 == ANY or b.shape[2] == n2))
-    return b.buf if v.plain else NULL
+    array = <cnp.ndarray>given
+    n = cnp.PyArray_DIMS(array)
+    if a.type == ANY:
+        a.type = cnp.PyArray_TYPE(array)
+    a.plain = (cnp.PyArray_TYPE(array) == a.type and (a.type == cnp.NPY_FLOAT or a.type == cnp.NPY_DOUBLE)
+               and cnp.PyArray_ISCARRAY_RO(array) and (ndim == ANY or cnp.PyArray_NDIM(array) == ndim)
+               and (n0 == ANY or n[0] == n0)
+               and (n1 == ANY or n[1] == n1)
+               and (n2 == ANY or n[2] == n2))
+    return cnp.PyArray_DATA(array) if a.plain else NULL
 
 
-cdef inline void start_views(Views *v, char code) noexcept:
-    v.n, v.code, v.plain = 0, code, True
+cdef inline const cnp.npy_intp *shape_of(object array) noexcept:
+    return cnp.PyArray_DIMS(<cnp.ndarray>array)
 
 
-cdef void release(Views *v) noexcept:
-    cdef int i
-    for i in range(v.n):
-        PyBuffer_Release(&v.view[i])
-
-
-cdef inline object dtype_of(const Views *v):
-    return FLOAT32 if v.code == c"f" else FLOAT64
-
-
-cdef object new(Views *v, void **data, object shape, int ndim):
-    """A new array of the views' precision, and its data."""
-    array = empty(shape, dtype_of(v))
-    data[0] = take(v, array, ndim, ANY, ANY, ANY, PyBUF_WRITABLE)
+cdef object new(const Arrays *a, void **data, int ndim, Py_ssize_t n0, Py_ssize_t n1=0, Py_ssize_t n2=0):
+    """A new array of that shape and the precision of the others, and its data."""
+    cdef cnp.npy_intp[3] n
+    n[0], n[1], n[2] = n0, n1, n2
+    array = cnp.PyArray_EMPTY(ndim, n, a.type, 0)
+    data[0] = cnp.PyArray_DATA(<cnp.ndarray>array)
     return array
 
 
 cdef class Block:
-    """Memory from memory.c as a buffer."""
+    """Memory from memory.c, as long as an array refers to it."""
     cdef void *data
-    cdef Py_ssize_t size
-
-    def __cinit__(self, Py_ssize_t size):
-        self.size = size
-        self.data = rnnfast_alloc(size)
-        if self.data == NULL:
-            raise MemoryError()
 
     def __dealloc__(self):
         rnnfast_free(self.data)
 
-    def __getbuffer__(self, Py_buffer *view, int flags):
-        PyBuffer_FillInfo(view, self, self.data, self.size, 0, flags)
 
-
-cdef object new_inside(Views *v, void **data, Py_ssize_t rows, Py_ssize_t n):
+cdef object new_inside(const Arrays *a, void **data, Py_ssize_t rows, Py_ssize_t n):
     """As `new`, (1, rows, n), in memory that is reused: for what is in use only within a call, or, of
     the data of a PackedSequence, as long as the caller keeps it. In NumPy's memory the pages may be
     mapped and cleared each time: an RNN with lengths then takes longer than one without."""
-    dtype = dtype_of(v)
-    array = ndarray((1, rows, n), dtype, Block(rows * n * (4 if v.code == c"f" else 8)))
-    data[0] = take(v, array, 3, ANY, ANY, ANY, PyBUF_WRITABLE)
+    cdef cnp.npy_intp[3] shape
+    cdef Block block = Block.__new__(Block)
+    block.data = data[0] = rnnfast_alloc(rows * n * (4 if a.type == cnp.NPY_FLOAT else 8))
+    if block.data == NULL:
+        raise MemoryError()
+    shape[0], shape[1], shape[2] = 1, rows, n
+    array = cnp.PyArray_SimpleNewFromData(3, shape, a.type, block.data)
+    cnp.set_array_base(<cnp.ndarray>array, block)
     return array

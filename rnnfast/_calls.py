@@ -57,8 +57,7 @@ def forward(calls: list[tuple[Any, ...]], threads: int | None) -> list[Outputs]:
     need_tape); both directions have the same x, lengths and resets. c_n is None but for an LSTM.
     """
     threads = resolve(threads)
-    lengths, resets = calls[0][10:12]
-    if lengths is None and resets is None:
+    if calls[0][10] is None and calls[0][11] is None:
         results = _kernels.run_forward(calls, threads)
         if results is not None:
             return results

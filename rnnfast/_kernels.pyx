@@ -14,6 +14,7 @@ A *block* is a range of batch rows. One thread runs a block through all steps; t
 in the loop over time, and no result depends on how the rows are cut.
 """
 
+cimport numpy as cnp
 from cython.parallel cimport prange
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy, memset
@@ -23,8 +24,11 @@ import time
 
 import numpy as np
 
+cnp.import_array()
+
 cdef extern from *:
     """
+    #undef I  /* of complex.h, which NumPy's headers include: here it is the input size */
     #include <dlfcn.h>
     #ifdef _OPENMP
     #include <omp.h>
@@ -73,8 +77,7 @@ cdef Py_ssize_t PROJECT_ROWS = 96
 
 cdef bint in_forked_child = False
 # A module's global is looked up by name at every use, a C variable is not.
-cdef object ndarray = np.ndarray, empty = np.empty
-cdef object FLOAT32 = np.dtype("float32"), FLOAT64 = np.dtype("float64")
+cdef object ndarray = np.ndarray, FLOAT32 = np.dtype("float32"), FLOAT64 = np.dtype("float64")
 cdef const rnnfast_kernels *table_f32
 cdef const rnnfast_kernels *table_f64
 
@@ -165,7 +168,7 @@ cdef class Tape:
     cdef void *block
     cdef void *raw               # what backward of a projection needs in addition
     cdef object x, resets
-    cdef readonly object dtype, packing
+    cdef readonly object packing
     cdef readonly bint used
     cdef readonly bint b_ih, b_hh, w_hr
 
@@ -176,6 +179,10 @@ cdef class Tape:
     @property
     def cell(self):
         return self.f.w.cell
+
+    @property
+    def dtype(self):
+        return FLOAT32 if self.f.k.size == 4 else FLOAT64
 
     @property
     def shape(self):
@@ -205,8 +212,8 @@ cdef class Tape:
         return 0
 
 
-cdef inline const rnnfast_kernels *table(char code) noexcept nogil:
-    return table_f32 if code == c"f" else table_f64
+cdef inline const rnnfast_kernels *table(int type) noexcept nogil:
+    return table_f32 if type == cnp.NPY_FLOAT else table_f64
 
 
 cdef Run start(const rnnfast_kernels *k, const rnnfast_packed *w, Py_ssize_t T, Py_ssize_t B,
@@ -221,24 +228,23 @@ cdef Run start(const rnnfast_kernels *k, const rnnfast_packed *w, Py_ssize_t T, 
     return f
 
 
-cdef bint take_weights(Views *v, rnnfast_weights *w, int cell, int act, Py_ssize_t I, object w_ih,
+cdef bint take_weights(Arrays *a, rnnfast_weights *w, int cell, int act, Py_ssize_t I, object w_ih,
                        object w_hh, object b_ih, object b_hh, object w_hr) noexcept:
     """False if they are not plain arrays that fit each other."""
     cdef Py_ssize_t rows, gates = gates_of(cell)
-    cdef Py_buffer *view = &v.view[v.n]
     memset(w, 0, sizeof(rnnfast_weights))
     w.cell, w.act, w.I = cell, act, I
-    w.w_hh = take(v, w_hh, 2, ANY)
+    w.w_hh = take(a, w_hh, 2, ANY)
     if w.w_hh == NULL:
         return False
-    rows, w.P = view.shape[0], view.shape[1]
+    rows, w.P = shape_of(w_hh)[0], shape_of(w_hh)[1]
     w.H = rows // gates
-    w.w_ih = take(v, w_ih, 2, rows, I)
-    w.b_ih, w.b_hh = take(v, b_ih, 1, rows), take(v, b_hh, 1, rows)
-    w.w_hr = take(v, w_hr, 2, w.P, w.H)
+    w.w_ih = take(a, w_ih, 2, rows, I)
+    w.b_ih, w.b_hh = take(a, b_ih, 1, rows), take(a, b_hh, 1, rows)
+    w.w_hr = take(a, w_hr, 2, w.P, w.H)
     if w_hr is None and w.P != w.H:
         return False
-    return v.plain and w.w_ih != NULL and I > 0 and 0 < w.P <= w.H and w.H * gates == rows
+    return a.plain and w.w_ih != NULL and I > 0 and 0 < w.P <= w.H and w.H * gates == rows
 
 
 cdef class Forward:
@@ -248,28 +254,30 @@ cdef class Forward:
     cdef Tape tape
     cdef object x, h0, c0, y, h_n, c_n, packing, resets
 
-    cdef bint prepare(self, Views *v, tuple call) except -1:
+    cdef bint prepare(self, tuple call) except -1:
         """False if an array is not as the kernels need it."""
-        cell, act, self.x, self.h0, self.c0, w_ih, w_hh, b_ih, b_hh, w_hr = call[:10]
-        self.packing, self.resets, reverse, need_tape = call[10:]
-        cdef const void *x = take(v, self.x, 3, ANY)
-        if not v.plain or x == NULL:
+        (cell, act, self.x, self.h0, self.c0, w_ih, w_hh, b_ih, b_hh, w_hr,
+         self.packing, self.resets, reverse, need_tape) = call
+        cdef Arrays a = arrays_of(ANY)
+        cdef const void *x = take(&a, self.x, 3, ANY)
+        if x == NULL:
             return False
-        cdef Py_ssize_t T = v.view[0].shape[0], B = v.view[0].shape[1], steps = T, batch = B
+        cdef const cnp.npy_intp *shape = shape_of(self.x)
+        cdef Py_ssize_t T = shape[0], B = shape[1], steps = T, batch = B
         cdef rnnfast_weights w
         cdef const Py_ssize_t[::1] active, offset
         cdef const uint8_t[::1] flags
         if self.packing is not None:
             active, offset = self.packing.active, self.packing.offset
             steps, batch = len(active), len(self.packing.order)
-        if not take_weights(v, &w, cell, act, v.view[0].shape[2], w_ih, w_hh, b_ih, b_hh, w_hr):
+        if not take_weights(&a, &w, cell, act, shape[2], w_ih, w_hh, b_ih, b_hh, w_hr):
             return False
-        cdef const void *h0 = take(v, self.h0, 2, batch, w.P)
-        cdef const void *c0 = take(v, self.c0, 2, batch, w.H)
-        if not v.plain:
+        cdef const void *h0 = take(&a, self.h0, 2, batch, w.P)
+        cdef const void *c0 = take(&a, self.c0, 2, batch, w.H)
+        if not a.plain:
             return False
 
-        cdef const rnnfast_kernels *k = table(v.code)
+        cdef const rnnfast_kernels *k = table(a.type)
         cdef Run *f = &self.f
         self.weights = packed(k, &w, False)
         f[0] = start(k, &self.weights.w, steps, batch, T * B)
@@ -281,20 +289,20 @@ cdef class Forward:
             flags = self.resets
             f.resets = &flags[0]
         if self.packing is None:
-            self.y = new(v, <void **>&f.y, (T, B, w.P), 3)
+            self.y = new(&a, <void **>&f.y, 3, T, B, w.P)
         else:
-            self.y = new_inside(v, <void **>&f.y, B, w.P)
-        self.h_n = new(v, <void **>&f.h_n, (batch, w.P), 2)
+            self.y = new_inside(&a, <void **>&f.y, B, w.P)
+        self.h_n = new(&a, <void **>&f.h_n, 2, batch, w.P)
         if w.cell == RNNFAST_LSTM:
-            self.c_n = new(v, <void **>&f.c_n, (batch, w.H), 2)
+            self.c_n = new(&a, <void **>&f.c_n, 2, batch, w.H)
         if need_tape:
-            self.tape = tape_of(self, v, &w)
+            self.tape = tape_of(self, &w)
         return True
 
 
-cdef Tape tape_of(Forward call, Views *v, const rnnfast_weights *w):
+cdef Tape tape_of(Forward call, const rnnfast_weights *w):
     cdef Tape tape = Tape.__new__(Tape)
-    tape.dtype, tape.x, tape.packing, tape.resets = dtype_of(v), call.x, call.packing, call.resets
+    tape.x, tape.packing, tape.resets = call.x, call.packing, call.resets
     tape.b_ih, tape.b_hh, tape.w_hr = w.b_ih != NULL, w.b_hh != NULL, w.w_hr != NULL
     tape.weights = packed(call.f.k, w, True)
     tape.allocate(&call.f)
@@ -313,17 +321,12 @@ def run_forward(list calls not None, int threads):
     """
     cdef Run *runs[2]
     cdef Forward f
-    cdef Views v
     cdef list ready = []
     runs[1] = NULL
     for call in calls:
         f = Forward.__new__(Forward)
-        start_views(&v, 0)
-        try:
-            if not f.prepare(&v, call):
-                return None
-        finally:
-            release(&v)
+        if not f.prepare(call):
+            return None
         runs[len(ready)] = &f.f
         ready.append(f)
     over_blocks(runs, forward_block, threads)
@@ -341,7 +344,7 @@ cdef class Backward:
     cdef object dy, dh_n, dc_n
     cdef tuple results
 
-    cdef bint prepare(self, Views *v, tuple call) except -1:
+    cdef bint prepare(self, tuple call) except -1:
         """False if the tape is not a fresh one of this cell or an array not as the kernels need it."""
         cell, tape, self.dy, self.dh_n, self.dc_n = call
         if type(tape) is not Tape:
@@ -352,25 +355,25 @@ cdef class Backward:
         cdef Py_ssize_t T = f.T if f.active == NULL else 1, B = f.B if f.active == NULL else f.N
         if self.tape.used or gates_of(f.w.cell) != gates_of(cell):
             return False
-        start_views(v, c"f" if f.k.size == 4 else c"d")
-        f.dy = <const char *>take(v, self.dy, 3, T, B, f.w.P)
-        f.dh_n = <const char *>take(v, self.dh_n, 2, f.B, f.w.P)
-        f.dc_n = <const char *>take(v, self.dc_n, 2, f.B, f.w.H)
-        if v.plain:
-            self.make_results(v, T, B)
-        return v.plain
+        cdef Arrays a = arrays_of(cnp.NPY_FLOAT if f.k.size == 4 else cnp.NPY_DOUBLE)
+        f.dy = <const char *>take(&a, self.dy, 3, T, B, f.w.P)
+        f.dh_n = <const char *>take(&a, self.dh_n, 2, f.B, f.w.P)
+        f.dc_n = <const char *>take(&a, self.dc_n, 2, f.B, f.w.H)
+        if a.plain:
+            self.make_results(&a, T, B)
+        return a.plain
 
-    cdef int make_results(self, Views *v, Py_ssize_t T, Py_ssize_t B) except -1:
+    cdef int make_results(self, const Arrays *a, Py_ssize_t T, Py_ssize_t B) except -1:
         cdef Run *f = &self.f
         cdef Gradients *to = &self.to
         cdef Py_ssize_t I = f.w.I, H = f.w.H, P = f.w.P, rows = gates_of(f.w.cell) * H
-        x = new(v, &to.x, (T, B, I), 3) if f.active == NULL else new_inside(v, &to.x, B, I)
-        h0 = new(v, <void **>&f.dh0, (f.B, P), 2)
-        c0 = new(v, <void **>&f.dc0, (f.B, H), 2) if f.w.cell == RNNFAST_LSTM else None
-        w_ih, w_hh = new(v, &to.w_ih, (rows, I), 2), new(v, &to.w_hh, (rows, P), 2)
-        b_ih = new(v, &to.b_ih, rows, 1) if self.tape.b_ih else None
-        b_hh = new(v, &to.b_hh, rows, 1) if self.tape.b_hh else None
-        w_hr = new(v, &to.w_hr, (P, H), 2) if self.tape.w_hr else None
+        x = new(a, &to.x, 3, T, B, I) if f.active == NULL else new_inside(a, &to.x, B, I)
+        h0 = new(a, <void **>&f.dh0, 2, f.B, P)
+        c0 = new(a, <void **>&f.dc0, 2, f.B, H) if f.w.cell == RNNFAST_LSTM else None
+        w_ih, w_hh = new(a, &to.w_ih, 2, rows, I), new(a, &to.w_hh, 2, rows, P)
+        b_ih = new(a, &to.b_ih, 1, rows) if self.tape.b_ih else None
+        b_hh = new(a, &to.b_hh, 1, rows) if self.tape.b_hh else None
+        w_hr = new(a, &to.w_hr, 2, P, H) if self.tape.w_hr else None
         self.results = x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr
         return 0
 
@@ -384,17 +387,12 @@ def run_backward(list calls not None, int threads):
     """
     cdef Run *runs[2]
     cdef Backward b
-    cdef Views v
     cdef list ready = []
     runs[1] = NULL
     for call in calls:
         b = Backward.__new__(Backward)
-        start_views(&v, 0)
-        try:
-            if not b.prepare(&v, call):
-                return None
-        finally:
-            release(&v)
+        if not b.prepare(call):
+            return None
         runs[len(ready)] = &b.f
         ready.append(b)
     for b in ready:
@@ -412,20 +410,15 @@ def packed_rows(padded, packing):
     """(T, B, n) without the padding: (1, N, n), data rows in the order of `packing`."""
     cdef const Py_ssize_t[::1] at = packing.rows
     cdef Py_ssize_t N = len(at), n = padded.shape[2], i
-    cdef Views v
+    cdef Arrays a = arrays_of(ANY)
+    cdef const char *source = <const char *>take(&a, padded, 3, ANY)
     cdef char *to
-    cdef const char *source
-    start_views(&v, 0)
-    try:
-        source = <const char *>take(&v, padded, 3, ANY)
-        assert v.plain, "unchecked array"
-        result = new_inside(&v, <void **>&to, N, n)
-        n *= v.view[0].itemsize
-        with nogil:
-            for i in range(N):
-                memcpy(to + i * n, source + at[i] * n, n)
-    finally:
-        release(&v)
+    assert a.plain, "unchecked array"
+    result = new_inside(&a, <void **>&to, N, n)
+    n *= table(a.type).size
+    with nogil:
+        for i in range(N):
+            memcpy(to + i * n, source + at[i] * n, n)
     return result
 
 
@@ -433,24 +426,19 @@ def padded_rows(rows, packing):
     """(1, N, n), data rows in the order of `packing`, as (T, B, n) with zeros beyond the lengths."""
     cdef const Py_ssize_t[::1] at = packing.rows, lengths = packing.lengths
     cdef Py_ssize_t T = packing.T, B = len(lengths), N = len(at), n = rows.shape[2], t, b, i
-    cdef Views v
+    cdef Arrays a = arrays_of(ANY)
+    cdef const char *source = <const char *>take(&a, rows, 3, 1, N, n)
     cdef char *to
-    cdef const char *source
-    start_views(&v, 0)
-    try:
-        source = <const char *>take(&v, rows, 3, 1, N, n)
-        assert v.plain, "unchecked array"
-        result = new(&v, <void **>&to, (T, B, n), 3)
-        n *= v.view[0].itemsize
-        with nogil:
-            for t in range(T):
-                for b in range(B):
-                    if lengths[b] <= t:
-                        memset(to + (t * B + b) * n, 0, n)
-            for i in range(N):
-                memcpy(to + at[i] * n, source + i * n, n)
-    finally:
-        release(&v)
+    assert a.plain, "unchecked array"
+    result = new(&a, <void **>&to, 3, T, B, n)
+    n *= table(a.type).size
+    with nogil:
+        for t in range(T):
+            for b in range(B):
+                if lengths[b] <= t:
+                    memset(to + (t * B + b) * n, 0, n)
+        for i in range(N):
+            memcpy(to + at[i] * n, source + i * n, n)
     return result
 
 
@@ -463,7 +451,7 @@ def vmath(str name, const real[::1] x not None):
     """The kernels' own tanh, sigmoid, relu or identity of each element of x."""
     cdef real[::1] y = np.empty_like(x)
     cdef int act = ACTIVATIONS[name]
-    cdef const rnnfast_kernels *k = table(c"f" if real is float else c"d")
+    cdef const rnnfast_kernels *k = table_f32 if real is float else table_f64
     with nogil:
         k.math(act, x.shape[0], &x[0], &y[0])
     return np.asarray(y)
@@ -471,7 +459,7 @@ def vmath(str name, const real[::1] x not None):
 
 def fma_peak(str precision, double seconds):
     """FLOP/s of independent multiply-adds in registers on one core: the best of runs of 2 ms."""
-    cdef const rnnfast_kernels *k = table(c"f" if precision == "float32" else c"d")
+    cdef const rnnfast_kernels *k = table_f32 if precision == "float32" else table_f64
     cdef long repeats = 100000
     cdef double done, best = 0
     end = time.perf_counter() + seconds

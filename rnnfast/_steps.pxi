@@ -2,16 +2,11 @@
 
 def pack(int cell, int act, w_ih, w_hh, b_ih, b_hh, w_hr):
     """Return the packed weights and the lanes of a vector. The arrays are plain and fit each other."""
-    cdef Views v
-    start_views(&v, 0)
+    cdef Arrays a = arrays_of(ANY)
     cdef rnnfast_weights w
-    cdef Packed p
-    try:
-        if not take_weights(&v, &w, cell, act, w_ih.shape[1], w_ih, w_hh, b_ih, b_hh, w_hr):
-            raise ValueError("arrays that do not fit each other")
-        p = packed(table(v.code), &w, False)
-    finally:
-        release(&v)
+    if not take_weights(&a, &w, cell, act, w_ih.shape[1], w_ih, w_hh, b_ih, b_hh, w_hr):
+        raise ValueError("arrays that do not fit each other")
+    cdef Packed p = packed(table(a.type), &w, False)
     return p, p.k.lanes
 
 
@@ -80,29 +75,25 @@ cdef class Steps:
         ValueError
             A shape does not fit, or `out` cannot be written to.
         """
-        cdef char code = c"f" if self.k.size == 4 else c"d"
-        cdef Py_ssize_t I = self.w[0].I, P = self.w[self.n - 1].P
-        cdef Views v
+        cdef Arrays a = self.arrays()
+        cdef Py_ssize_t P = self.w[self.n - 1].P
+        cdef const void *xs = take(&a, x, ANY, ANY)
+        cdef void *ys
         cdef int ndim
-        start_views(&v, code)
-        try:
-            take(&v, x, ANY, ANY)
-            if v.n == 0 or not v.plain or not self.fits(&v.view[0], I):
-                x = self.accept_x(x)
-                release(&v)
-                start_views(&v, code)
-                take(&v, x, ANY, ANY)
-            ndim = v.view[0].ndim
-            if out is None:
-                out = empty(P if ndim == 1 else <object>(self.B, P), self.dtype)
-            take(&v, out, ndim, ANY, ANY, ANY, PyBUF_WRITABLE)
-            if v.n == 1 or not v.plain or not self.fits(&v.view[1], P):
+        if xs == NULL or not self.fits(x, 1, self.w[0].I):
+            x = self.accept_x(x)
+            a = self.arrays()
+            xs = take(&a, x, ANY, ANY)
+        ndim = cnp.PyArray_NDIM(<cnp.ndarray>x)
+        if out is None:
+            out = new(&a, &ys, ndim, P if ndim == 1 else self.B, P)
+        else:
+            ys = take(&a, out, ndim, ANY)
+            if ys == NULL or not self.fits(out, 1, P) or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out):
                 self.accept_out(out, ndim)
-            if overlap(&v.view[0], &v.view[1]):
+            if overlap(<cnp.ndarray>x, <cnp.ndarray>out):
                 raise ValueError("out overlaps x, expected memory of its own")
-            self.advance(v.view[0].buf, v.view[1].buf)
-        finally:
-            release(&v)
+        self.advance(xs, ys)
         return out
 
     def run(self, x):
@@ -122,24 +113,18 @@ cdef class Steps:
         TypeError, ValueError
             `x` is not an ndarray of the layer's dtype and of that shape.
         """
-        cdef char code = c"f" if self.k.size == 4 else c"d"
-        cdef Py_ssize_t I = self.w[0].I, P = self.w[self.n - 1].P, T
-        cdef Views v
+        cdef Arrays a = self.arrays()
+        cdef Py_ssize_t P = self.w[self.n - 1].P, T
+        cdef const void *xs = take(&a, x, ANY, ANY)
         cdef void *ys
-        start_views(&v, code)
-        try:
-            take(&v, x, ANY, ANY)
-            if v.n == 0 or not v.plain or not self.fits_chunk(&v.view[0], I):
-                x = self.accept_chunk(x)
-                release(&v)
-                start_views(&v, code)
-                take(&v, x, ANY, ANY)
-            T = v.view[0].shape[0]
-            shape = <object>(T, P) if v.view[0].ndim == 2 else <object>(T, self.B, P)
-            y = new(&v, &ys, shape, v.view[0].ndim)
-            self.run_layers(T, <const char *>v.view[0].buf, <char *>ys)
-        finally:
-            release(&v)
+        cdef int ndim
+        if xs == NULL or not self.fits(x, 2, self.w[0].I):
+            x = self.accept_chunk(x)
+            a = self.arrays()
+            xs = take(&a, x, ANY, ANY)
+        ndim, T = cnp.PyArray_NDIM(<cnp.ndarray>x), shape_of(x)[0]
+        y = new(&a, &ys, ndim, T, P if ndim == 2 else self.B, P)
+        self.run_layers(T, <const char *>xs, <char *>ys)
         return y
 
     cdef int run_layers(self, Py_ssize_t T, const char *x, char *y) except -1:
@@ -165,15 +150,17 @@ cdef class Steps:
             rnnfast_free(between)
         return 0
 
-    cdef bint fits(self, const Py_buffer *v, Py_ssize_t n) noexcept:
-        if v.ndim == 2:
-            return v.shape[0] == self.B and v.shape[1] == n
-        return v.ndim == 1 and self.B == 1 and v.shape[0] == n
+    cdef inline Arrays arrays(self) noexcept:
+        return arrays_of(cnp.NPY_FLOAT if self.k.size == 4 else cnp.NPY_DOUBLE)
 
-    cdef bint fits_chunk(self, const Py_buffer *v, Py_ssize_t n) noexcept:
-        if v.ndim == 3:
-            return v.shape[1] == self.B and v.shape[2] == n
-        return v.ndim == 2 and self.B == 1 and v.shape[1] == n
+    cdef bint fits(self, object given, int inner, Py_ssize_t n) noexcept:
+        """Whether the shape is (..., n) with `inner` axes at its end, or, before n, (..., B, n)."""
+        cdef cnp.ndarray array = <cnp.ndarray>given
+        cdef int ndim = cnp.PyArray_NDIM(array)
+        cdef const cnp.npy_intp *shape = cnp.PyArray_DIMS(array)
+        if ndim == inner + 1:
+            return shape[inner - 1] == self.B and shape[inner] == n
+        return ndim == inner and self.B == 1 and shape[inner - 1] == n
 
     cdef void advance(self, const void *x, void *y) noexcept:
         if self.flops < GIL_FLOPS:
@@ -205,8 +192,10 @@ cdef class Steps:
                 step_rows(self.k, w, s, b * self.B // threads, (b + 1) * self.B // threads)
 
 
-cdef inline bint overlap(const Py_buffer *a, const Py_buffer *b) noexcept:
-    return <char *>a.buf < <char *>b.buf + b.len and <char *>b.buf < <char *>a.buf + a.len
+cdef inline bint overlap(cnp.ndarray a, cnp.ndarray b) noexcept:
+    cdef char *at = <char *>cnp.PyArray_DATA(a)
+    cdef char *bt = <char *>cnp.PyArray_DATA(b)
+    return at < bt + cnp.PyArray_NBYTES(b) and bt < at + cnp.PyArray_NBYTES(a)
 
 
 cdef void *address(array) except? NULL:

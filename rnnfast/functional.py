@@ -90,8 +90,9 @@ def rnn_forward(
     ----------
     .. [1] J. L. Elman, "Finding structure in time", Cognitive Science 14(2), 1990.
     """
-    _check.choice("nonlinearity", nonlinearity, _kernels.ACTIVATIONS)
-    act = _kernels.ACTIVATIONS[nonlinearity]
+    act = _kernels.ACTIVATIONS.get(nonlinearity)
+    if act is None:
+        _check.choice("nonlinearity", nonlinearity, _kernels.ACTIVATIONS)
     call = (
         _kernels.RNN, act, x, h0, None, w_ih, w_hh, b_ih, b_hh, None,
         lengths, resets, reverse, need_tape,
@@ -264,8 +265,8 @@ def rnn_backward(
        Proceedings of the IEEE 78(10), 1990.
     """
     call = _kernels.RNN, tape, dy, dh_n, None
-    dx, dh0, _, *rest, _ = _calls.backward([call], threads)[0]
-    return RNNGrads(dx, dh0, *rest)
+    dx, dh0, _, w_ih, w_hh, b_ih, b_hh, _ = _calls.backward([call], threads)[0]
+    return RNNGrads._make((dx, dh0, w_ih, w_hh, b_ih, b_hh))
 
 
 def gru_backward(
@@ -280,8 +281,8 @@ def gru_backward(
     Parameters, results and errors are those of `rnn_backward`, with a tape of `gru_forward`.
     """
     call = _kernels.GRU, tape, dy, dh_n, None
-    dx, dh0, _, *rest, _ = _calls.backward([call], threads)[0]
-    return GRUGrads(dx, dh0, *rest)
+    dx, dh0, _, w_ih, w_hh, b_ih, b_hh, _ = _calls.backward([call], threads)[0]
+    return GRUGrads._make((dx, dh0, w_ih, w_hh, b_ih, b_hh))
 
 
 def lstm_backward(
@@ -297,4 +298,4 @@ def lstm_backward(
     Parameters, results and errors are those of `rnn_backward`, with a tape of `lstm_forward`;
     `dc_n`, shape (B, H), is the gradient of `c_n`. Shapes have P for H where there is a projection.
     """
-    return LSTMGrads(*_calls.backward([(_kernels.LSTM, tape, dy, dh_n, dc_n)], threads)[0])
+    return LSTMGrads._make(_calls.backward([(_kernels.LSTM, tape, dy, dh_n, dc_n)], threads)[0])
