@@ -69,8 +69,8 @@ INLINE void gru_row(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p,
   const REAL *start = s->init ? (const REAL *)s->init + p * 4 * L : bias;
   const ptrdiff_t nx = 3 * L * w->I, nh = 3 * L * w->P;
   UNROLL for (int v = 0; v < 4 * np; v++) acc[v] = load((v % 4 == 3 ? bias : start) + v * L);
-  if (!s->init) madd_row(np, 3, acc, s->x, w->I, (const REAL *)w->x + p * nx, nx);
-  madd_row(np, 3, acc + 1, s->h, w->P, (const REAL *)w->h + p * nh, nh);
+  if (!s->init) madd_row(np, 3, acc, s->x, 0, w->I, (const REAL *)w->x + p * nx, nx);
+  madd_row(np, 3, acc + 1, s->h, 0, w->P, (const REAL *)w->h + p * nh, nh);
   spill(a, acc, np);
   gru_finish(w, s, (place_t){0, p, 0}, np, a);
 }
@@ -97,7 +97,7 @@ static void gru_dstep(const rnnfast_packed *w, const rnnfast_dstep *s) {
       store(g + 3 * L, keep_n(dn * rg, w->H - u));
       store(dh_out, dh * z);
     }
-  dz_times(w, s->rows, s->gates, s->ldgates, 1, 3, w->h, w->P, s->dh, s->lddh, 1, 1);
+  dz_times(w, s->rows, s->gates, s->ldgates, 1, 3, 1, w->h, w->P, s->dh, s->lddh, 1, 1);
   reset_rows(s->rows, s->reset, s->dh, s->lddh, w->P);
 }
 
@@ -157,7 +157,7 @@ static void gru_before_dstep(const rnnfast_packed *w, const rnnfast_dstep *s) {
       store(g + 2 * L, keep_n(dz, w->H - u));
       store(dh_out, dh * z);
     }
-  dz_times(w, s->rows, gates, s->ldgates, 0, 1, w->h2, w->H, ds, s->ldwork, 0, 1); /* d(r h') */
+  dz_times(w, s->rows, gates, s->ldgates, 0, 1, 1, w->h2, w->H, ds, s->ldwork, 0, 1); /* d(r h') */
   for (ptrdiff_t r = 0; r < s->rows; r++)
     for (ptrdiff_t u = 0; u < w->H; u += L) {
       REAL *g = gates + r * s->ldgates + 4 * u, *dh_out = (REAL *)s->dh + r * s->lddh + u;
@@ -166,6 +166,6 @@ static void gru_before_dstep(const rnnfast_packed *w, const rnnfast_dstep *s) {
       store(g + L, keep_n(d * h * (rg - rg * rg), w->H - u));
       store(dh_out, fma_(d, rg, load(dh_out)));
     }
-  dz_times(w, s->rows, gates, s->ldgates, 1, 2, w->h, w->P, s->dh, s->lddh, 1, 1);
+  dz_times(w, s->rows, gates, s->ldgates, 1, 2, 1, w->h, w->P, s->dh, s->lddh, 1, 1);
   reset_rows(s->rows, s->reset, s->dh, s->lddh, w->P);
 }

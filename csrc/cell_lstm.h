@@ -94,8 +94,8 @@ INLINE void lstm_row(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p
   const REAL *start = (const REAL *)(s->init ? s->init : w->bias) + p * 4 * L;
   const ptrdiff_t nx = 4 * L * w->I, nh = 4 * L * w->P;
   UNROLL for (int v = 0; v < 4 * np; v++) acc[v] = load(start + v * L);
-  if (!s->init) madd_row(np, 4, acc, s->x, w->I, (const REAL *)w->x + p * nx, nx);
-  madd_row(np, 4, acc, s->h, w->P, (const REAL *)w->h + p * nh, nh);
+  if (!s->init) madd_row(np, 4, acc, s->x, 0, w->I, (const REAL *)w->x + p * nx, nx);
+  madd_row(np, 4, acc, s->h, 0, w->P, (const REAL *)w->h + p * nh, nh);
   spill(a, acc, np);
   lstm_finish(w, s, (place_t){0, p, 0}, np, a);
 }
@@ -145,7 +145,7 @@ static void lstm_dstep(const rnnfast_packed *w, const rnnfast_dstep *s) {
   }
 #define LSTM_DUNITS(p, n) lstm_dunits(w, s, r, (p) * L, n)
   for (ptrdiff_t r = 0; r < s->rows; r++) FOR_GROUPS(panels_of(w->H), LSTM_DUNITS);
-  dz_times(w, s->rows, s->gates, s->ldgates, 0, 4, w->h, w->P, s->dh, s->lddh, 0, 1);
+  dz_times(w, s->rows, s->gates, s->ldgates, 0, 4, 1, w->h, w->P, s->dh, s->lddh, 0, 1);
   reset_rows(s->rows, s->reset, s->dh, s->lddh, w->P);
   reset_rows(s->rows, s->reset, s->dc, s->lddc, w->H);
 }

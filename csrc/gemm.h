@@ -1,0 +1,125 @@
+/* C (rows x n) = init + A B. A row of A has `runs` stretches of `run` reals, `stride` apart. B is packed
+ * in panels of `width` vectors (pack.h). Vector v of panel p of C lies at p*c_panel + v*c_vec.
+ *
+ * Long sums over k are cut into stretches of about 4 KiB of a row of A, so that 128 rows of A and a panel
+ * of B share the second cache; C waits in memory between them, and each goes on with the sums of the one
+ * before. With `sums` there are at least so many stretches, and each is a sum of its own, added when it
+ * is complete: a single row then does not wait for the latency of one chain of FMAs, but has several
+ * side by side. Backward of one row takes 10 to 15 per cent less time for it from H = 64 on, 45 at
+ * H = 20; many rows pay 0 to 1.5 per cent (LSTM and GRU, one core). C must be whole vectors. */
+typedef struct {
+  ptrdiff_t rows, n, width;
+  const void *a;
+  ptrdiff_t lda, run, runs, stride, sums;
+  const void *b;
+  const void *init;                  /* NULL: zero; with ldinit 0 one row for all (a bias) */
+  ptrdiff_t ldinit, init_panel, init_vec;
+  void *c;
+  ptrdiff_t ldc, c_panel, c_vec;
+  int whole;                         /* the rows of C and init are padded: whole vectors */
+} gemm_t;
+
+/* PANEL(p, nv) for every panel p and its number of vectors. */
+#define FOR_PANELS(g, PANEL)                                                                 \
+  for (ptrdiff_t p_ = 0, left_ = panels_of((g)->n); left_ > 0; p_++, left_ -= (g)->width)    \
+    switch (left_ < (g)->width ? left_ : (g)->width) {                                       \
+      case 1: PANEL(p_, 1); break;                                                           \
+      case 2: PANEL(p_, 2); break;                                                           \
+      case 3: PANEL(p_, 3); break;                                                           \
+      case 4: PANEL(p_, 4); break;                                                           \
+    }
+
+/* One tile of the sum over K0 .. K0 + run * runs of K, going on with init, or apart from C and then added
+ * to it. */
+INLINE void gemm_tile(const gemm_t *g, ptrdiff_t K, ptrdiff_t K0, ptrdiff_t p, int nv, int apart,
+                      ptrdiff_t tile, ptrdiff_t r, int mr) {
+  V acc[4 * MR];
+  const ptrdiff_t size = g->width * L * K, panels = panels_of(g->n) / g->width, run = g->run * nv * L;
+  const REAL *a = (const REAL *)g->a + r * g->lda;
+  const REAL *b = (const REAL *)g->b + p * size + K0 * nv * L;
+  const REAL *next = (const REAL *)g->b + (p + 1 < panels ? p + 1 : 0) * size + K0 * nv * L;
+  const REAL *ahead = share_of(next, b, run * g->runs, tile);
+  REAL *c = (REAL *)g->c + r * g->ldc + p * g->c_panel;
+  const ptrdiff_t valid = g->whole ? 4 * L : g->n - p * g->width * L;
+  UNROLL for (int m = 0; m < mr; m++)
+    UNROLL for (int v = 0; v < nv; v++) {
+      const ptrdiff_t at = (r + m) * g->ldinit + p * g->init_panel + v * g->init_vec;
+      acc[4 * m + v] = apart || !g->init ? splat(0) : load_up_to((const REAL *)g->init + at, valid - v * L);
+    }
+  for (ptrdiff_t i = 0; i < g->runs; i++, a += g->stride, b += run, ahead += run / SHARES)
+    madd(mr, nv, acc, a, g->lda, 1, g->run, b, ahead);
+  UNROLL for (int m = 0; m < mr; m++)
+    UNROLL for (int v = 0; v < nv; v++) {
+      REAL *to = c + m * g->ldc + v * L;
+      if (apart) store(to, load(to) + acc[4 * m + v]);
+      else store_up_to(c + m * g->ldc + v * g->c_vec, acc[4 * m + v], valid - v * L);
+    }
+}
+
+/* Two functions: were `apart` a variable, the compiler would spill accumulators within the sum. */
+#define GEMM_ON(p, nv) FOR_TILES(g->rows, gemm_tile, g, K, K0, p, nv, 0)
+#define GEMM_APART(p, nv) FOR_TILES(g->rows, gemm_tile, g, K, K0, p, nv, 1)
+static void gemm_on(const gemm_t *g, ptrdiff_t K, ptrdiff_t K0) { FOR_PANELS(g, GEMM_ON) }
+static void gemm_apart(const gemm_t *g, ptrdiff_t K, ptrdiff_t K0) { FOR_PANELS(g, GEMM_APART) }
+
+/* How k is cut: `units` of `unit` reals, `step` apart in A; a stretch has `each` of them, the last one
+ * the rest. */
+typedef struct { ptrdiff_t K, unit, step, units, each; } cut_t;
+
+/* `count` stretches of n units of a single row, from unit u on, side by side. */
+INLINE void row_sums(const gemm_t *g, const cut_t *k, int count, int nv, ptrdiff_t u, ptrdiff_t n,
+                     const REAL *b, V *total) {
+  V acc[4 * 4];
+  const int adjoin = k->step == k->unit;
+  const ptrdiff_t run = adjoin ? n * k->unit : k->unit, runs = adjoin ? 1 : n;
+  const REAL *a = (const REAL *)g->a + u * k->step;
+  b += u * k->unit * nv * L;
+  UNROLL for (int j = 0; j < count; j++)
+    UNROLL for (int v = 0; v < nv; v++) acc[4 * j + v] = u || j ? splat(0) : total[v];
+  for (ptrdiff_t i = 0; i < runs; i++, a += k->step, b += run * nv * L)
+    madd_row(count, nv, acc, a, n * k->step, run, b, n * k->unit * nv * L);
+  UNROLL for (int j = 0; j < count; j++)
+    UNROLL for (int v = 0; v < nv; v++) total[v] = u || j ? acc[4 * j + v] + total[v] : acc[4 * j + v];
+}
+
+/* As many sums at a time as there are registers for. */
+INLINE void row_panel(const gemm_t *g, const cut_t *k, ptrdiff_t p, int nv) {
+  V total[4];
+  const REAL *b = (const REAL *)g->b + p * g->width * L * k->K;
+  const ptrdiff_t units = k->units, each = k->each;
+  ptrdiff_t u = 0;
+  UNROLL for (int v = 0; v < nv; v++)
+    total[v] = g->init ? load((const REAL *)g->init + p * g->init_panel + v * g->init_vec) : splat(0);
+  for (; MR >= 6 && u + 4 * each <= units; u += 4 * each) row_sums(g, k, 4, nv, u, each, b, total);
+  for (; u + 2 * each <= units; u += 2 * each) row_sums(g, k, 2, nv, u, each, b, total);
+  for (; u < units; u += each) row_sums(g, k, 1, nv, u, units - u < each ? units - u : each, b, total);
+  UNROLL for (int v = 0; v < nv; v++) store((REAL *)g->c + p * g->c_panel + v * L, total[v]);
+}
+
+#define ROW_PANEL(p, nv) row_panel(g, k, p, nv)
+static void gemm_row(const gemm_t *g, const cut_t *k) { FOR_PANELS(g, ROW_PANEL) }
+
+static void gemm(gemm_t *g) {
+  const int adjoin = g->run == g->stride;
+  cut_t k = {.K = g->run * g->runs};
+  const ptrdiff_t longest = (k.K * (ptrdiff_t)sizeof(REAL) + 4095) / 4096;
+  const ptrdiff_t stretches = longest < g->sums ? g->sums : longest;
+  k.unit = !adjoin ? g->run : g->sums ? L : 1;
+  k.step = adjoin ? k.unit : g->stride;
+  k.units = adjoin ? k.K / k.unit : g->runs;
+  k.each = (k.units + stretches - 1) / stretches;
+  if (g->rows == 1 && g->sums) {
+    gemm_row(g, &k);
+    return;
+  }
+  const REAL *a = g->a;
+  for (ptrdiff_t u = 0; u < k.units; u += k.each) {
+    const ptrdiff_t n = k.units - u < k.each ? k.units - u : k.each;
+    g->a = a + u * k.step;
+    if (adjoin) g->run = n * k.unit, g->runs = 1;
+    else g->runs = n;
+    if (u && g->sums) gemm_apart(g, k.K, u * k.unit);
+    else gemm_on(g, k.K, u * k.unit);
+    g->init = g->c, g->ldinit = g->ldc, g->init_panel = g->c_panel, g->init_vec = g->c_vec;
+  }
+}
