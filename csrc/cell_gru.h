@@ -63,8 +63,8 @@ INLINE void gru_tile(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p
 
 /* A single row, np panels. */
 INLINE void gru_row(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p, int np) {
-  V acc[4 * 2];
-  REAL a[4 * 2 * L] __attribute__((aligned(VBYTES)));
+  V acc[4 * 3];
+  REAL a[4 * 3 * L] __attribute__((aligned(VBYTES)));
   const REAL *bias = (const REAL *)w->bias + p * 4 * L;
   const REAL *start = s->init ? (const REAL *)s->init + p * 4 * L : bias;
   const ptrdiff_t nx = 3 * L * w->I, nh = 3 * L * w->P;
@@ -78,7 +78,7 @@ INLINE void gru_row(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p,
 static void gru_step(const rnnfast_packed *w, const rnnfast_step *s) {
   reset_rows(s->rows, s->reset, s->h, s->ldh, w->P);
 #define GRU_ROW(p, np) gru_row(w, s, p, np)
-  if (s->rows == 1) FOR_PAIRS(panels_of(w->H), GRU_ROW);
+  if (s->rows == 1) FOR_ROW(panels_of(w->H), GRU_ROW)
   else
     for (ptrdiff_t p = 0; p < panels_of(w->H); p++) FOR_TILES(s->rows, gru_tile, w, s, p)
 }

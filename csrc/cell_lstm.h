@@ -89,8 +89,8 @@ INLINE void lstm_tile(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t 
 
 /* A single row, np panels. */
 INLINE void lstm_row(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p, int np) {
-  V acc[4 * 2];
-  REAL a[4 * 2 * L] __attribute__((aligned(VBYTES)));
+  V acc[4 * 3];
+  REAL a[4 * 3 * L] __attribute__((aligned(VBYTES)));
   const REAL *start = (const REAL *)(s->init ? s->init : w->bias) + p * 4 * L;
   const ptrdiff_t nx = 4 * L * w->I, nh = 4 * L * w->P;
   UNROLL for (int v = 0; v < 4 * np; v++) acc[v] = load(start + v * L);
@@ -103,7 +103,7 @@ INLINE void lstm_row(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p
 static void lstm_step(const rnnfast_packed *w, const rnnfast_step *s) {
   reset_rows(s->rows, s->reset, s->h, s->ldh, w->P);
 #define LSTM_ROW(p, np) lstm_row(w, s, p, np)
-  if (s->rows == 1) FOR_PAIRS(panels_of(w->H), LSTM_ROW);
+  if (s->rows == 1) FOR_ROW(panels_of(w->H), LSTM_ROW)
   else
     for (ptrdiff_t p = 0; p < panels_of(w->H); p++) FOR_TILES(s->rows, lstm_tile, w, s, p)
   if (!w->r) return;

@@ -43,6 +43,14 @@ INLINE void madd_row(int n, int nv, V *acc, const REAL *a, ptrdiff_t as, ptrdiff
     }
 }
 
+/* F(p, n) over the panels of a single row: two fill the ports, three rather than two and one. */
+#define FOR_ROW(panels, F)                                              \
+  for (ptrdiff_t p_ = 0, left_ = (panels); left_ > 0;) {                \
+    if (left_ == 3 && MR >= 6) { F(p_, 3); left_ = 0; }                 \
+    else if (left_ > 1) { F(p_, 2); p_ += 2, left_ -= 2; }              \
+    else { F(p_, 1); left_ = 0; }                                       \
+  }
+
 /* Where tile i begins of the `size` reals from `next` on; later tiles fetch what is there. */
 INLINE const REAL *share_of(const REAL *next, const REAL *here, ptrdiff_t size, ptrdiff_t i) {
   return i < SHARES ? next + i * size / SHARES : here;
