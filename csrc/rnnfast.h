@@ -78,6 +78,7 @@ typedef struct {
 /* Weight gradients: for each term, C[gate[s]*H + u][j] = sum over k of dz[k][slot s of u] * b[k][j]. */
 typedef struct {
   const void *b;
+  const ptrdiff_t *rows;             /* which row of b belongs to each of dz; NULL: the one in its place */
   ptrdiff_t ldb, n, vec;             /* b's row: n reals, every L of them `vec` apart (L: contiguous) */
   void *c;                           /* rows of n reals, ldc apart; overwritten */
   ptrdiff_t ldc;
@@ -105,8 +106,9 @@ typedef struct {
   void (*project)(const rnnfast_packed *w, ptrdiff_t rows, const void *x, ptrdiff_t ldx, void *init);
   void (*dinput)(const rnnfast_packed *w, ptrdiff_t rows, const void *dz, void *dx);
   /* g for dw_ih (from x), dw_hh (from h, the previous outputs) and `bias` */
-  void (*wgrad_plan)(const rnnfast_packed *w, ptrdiff_t K, const void *dz, const void *x, const void *h,
-                     ptrdiff_t ldh, void *dw_ih, void *dw_hh, void *bias, rnnfast_wgrad *g);
+  void (*wgrad_plan)(const rnnfast_packed *w, ptrdiff_t K, const void *dz, const void *x,
+                     const ptrdiff_t *x_rows, const void *h, ptrdiff_t ldh, const ptrdiff_t *h_rows,
+                     void *dw_ih, void *dw_hh, void *bias, rnnfast_wgrad *g);
   void (*bias_grads)(const rnnfast_packed *w, const void *bias, void *db_ih, void *db_hh);
   size_t (*wgrad_scratch)(const rnnfast_wgrad *g);               /* in reals, per caller */
   void (*wgrad)(const rnnfast_wgrad *g, ptrdiff_t panel0, ptrdiff_t panel1, void *scratch);

@@ -15,9 +15,9 @@ static size_t wgrad_scratch(const rnnfast_wgrad *g) {
 
 /* b[k0 .. k0 + kb] as panels of 4 vectors, read in the order of memory. */
 static REAL *wgrad_pack(REAL *to, const rnnfast_term *t, ptrdiff_t k0, ptrdiff_t kb) {
-  const REAL *b = (const REAL *)t->b + k0 * t->ldb;
   const ptrdiff_t vectors = panels_of(t->n);
-  for (ptrdiff_t k = 0; k < kb; k++, b += t->ldb)
+  for (ptrdiff_t k = 0; k < kb; k++) {
+    const REAL *b = (const REAL *)t->b + (t->rows ? t->rows[k0 + k] : k0 + k) * t->ldb;
     for (ptrdiff_t q = 0; q < vectors; q += 4) {
       const ptrdiff_t nv = vectors - q < 4 ? vectors - q : 4, left = t->n - q * L;
       const REAL *from = b + q * t->vec;
@@ -27,6 +27,7 @@ static REAL *wgrad_pack(REAL *to, const rnnfast_term *t, ptrdiff_t k0, ptrdiff_t
       else
         for (ptrdiff_t v = 0; v < nv; v++) store(row + v * L, load_up_to(from + v * t->vec, left - v * L));
     }
+  }
   return to + vectors * kb * L;
 }
 
@@ -114,16 +115,17 @@ static void wgrad(const rnnfast_wgrad *g, ptrdiff_t panel0, ptrdiff_t panel1, vo
   }
 }
 
-static void wgrad_plan(const rnnfast_packed *w, ptrdiff_t K, const void *dz, const void *x, const void *h,
-                       ptrdiff_t ldh, void *dw_ih, void *dw_hh, void *bias, rnnfast_wgrad *g) {
+static void wgrad_plan(const rnnfast_packed *w, ptrdiff_t K, const void *dz, const void *x,
+                       const ptrdiff_t *x_rows, const void *h, ptrdiff_t ldh, const ptrdiff_t *h_rows,
+                       void *dw_ih, void *dw_hh, void *bias, rnnfast_wgrad *g) {
   const layout_t *lay = &layout[w->cell];
   const ptrdiff_t lddz = panels_of(w->H) * lay->slots * L;
   *g = (rnnfast_wgrad){.K = K, .H = w->H, .dz = dz, .lddz = lddz, .slots = lay->slots, .terms = 2,
                        .bias = bias};
-  g->term[0] = (rnnfast_term){.b = x, .ldb = w->I, .n = w->I, .vec = L, .c = dw_ih, .ldc = w->I, .first = 0,
-                              .slots = lay->x_slots};
-  g->term[1] = (rnnfast_term){.b = h, .ldb = ldh, .n = w->P, .vec = L, .c = dw_hh, .ldc = w->P,
-                              .first = lay->h_first, .slots = lay->h_slots};
+  g->term[0] = (rnnfast_term){.b = x, .rows = x_rows, .ldb = w->I, .n = w->I, .vec = L, .c = dw_ih,
+                              .ldc = w->I, .first = 0, .slots = lay->x_slots};
+  g->term[1] = (rnnfast_term){.b = h, .rows = h_rows, .ldb = ldh, .n = w->P, .vec = L, .c = dw_hh,
+                              .ldc = w->P, .first = lay->h_first, .slots = lay->h_slots};
   memcpy(g->term[0].gate, lay->x_gate, sizeof lay->x_gate);
   memcpy(g->term[1].gate, lay->h_gate, sizeof lay->h_gate);
   if (w->cell == RNNFAST_GRU_RESET_BEFORE) /* u_n multiplies r h', which stands in slot 3 */

@@ -53,26 +53,3 @@ cdef object new(const Arrays *a, void **data, int ndim, Py_ssize_t n0, Py_ssize_
     array = cnp.PyArray_EMPTY(ndim, n, a.type, 0)
     data[0] = cnp.PyArray_DATA(<cnp.ndarray>array)
     return array
-
-
-cdef class Block:
-    """Memory from memory.c, as long as an array refers to it."""
-    cdef void *data
-
-    def __dealloc__(self):
-        rnnfast_free(self.data)
-
-
-cdef object new_inside(const Arrays *a, void **data, Py_ssize_t rows, Py_ssize_t n):
-    """As `new`, (1, rows, n), in memory that is reused: for what is in use only within a call, or, of
-    the data of a PackedSequence, as long as the caller keeps it. In NumPy's memory the pages may be
-    mapped and cleared each time: an RNN with lengths then takes longer than one without."""
-    cdef cnp.npy_intp[3] shape
-    cdef Block block = Block.__new__(Block)
-    block.data = data[0] = rnnfast_alloc(rows * n * (4 if a.type == cnp.NPY_FLOAT else 8))
-    if block.data == NULL:
-        raise MemoryError()
-    shape[0], shape[1], shape[2] = 1, rows, n
-    array = cnp.PyArray_SimpleNewFromData(3, shape, a.type, block.data)
-    cnp.set_array_base(<cnp.ndarray>array, block)
-    return array

@@ -26,18 +26,20 @@ _CELLS = {
 }
 
 
+Index = NDArray[np.intp]
+
+
 class Packing(NamedTuple):
     """Sequences of different length without their padding, longest first, step after step."""
 
-    T: int  # steps of the padded sequences
-    lengths: NDArray[np.intp]  # (B,) of the caller's rows
-    order: NDArray[np.intp]  # (B,) which row of the caller stands where
-    rows: NDArray[np.intp]  # (N,) index into (T*B) of each packed row
-    active: NDArray[np.intp]  # rows of each step
-    offset: NDArray[np.intp]  # first packed row of each step
+    order: Index  # (B,) which row of the caller stands where
+    active: Index  # rows of each step
+    offset: Index  # first packed row of each step
+    rows: Index | None  # (N,) where in (T*B) each packed row is; None: x and y are packed
+    padding: Index  # the other rows of (T*B)
 
 
-def packing_of(lengths: NDArray[np.intp], T: int, reverse: bool) -> Packing:
+def packing_of(lengths: Index, T: int, reverse: bool) -> Packing:
     B = len(lengths)
     order = np.argsort(-lengths, kind="stable")
     ordered = lengths[order]
@@ -47,7 +49,8 @@ def packing_of(lengths: NDArray[np.intp], T: int, reverse: bool) -> Packing:
     step = np.repeat(steps, active)
     place = np.arange(len(step)) - offset[step]
     time = ordered[place] - 1 - step if reverse else step
-    return Packing(T, lengths, order, time * B + order[place], active, offset)
+    padding = np.flatnonzero(np.arange(T)[:, None] >= lengths)
+    return Packing(order, active, offset, time * B + order[place], padding)
 
 
 def forward(calls: list[tuple[Any, ...]], threads: int | None) -> list[Outputs]:
@@ -112,7 +115,7 @@ def _checked_forward(
         lengths = _check.lengths(lengths, T, B)
         if B and lengths.min() < T:
             packing = packing_of(lengths, T, reverse)
-            x, h0, c0 = _kernels.packed_rows(x, packing), _sorted(h0, packing), _sorted(c0, packing)
+            h0, c0 = _sorted(h0, packing), _sorted(c0, packing)
             resets, reverse = None if resets is None else resets[packing.rows], False
     return cell, act, x, h0, c0, *weights, packing, resets, bool(reverse), bool(need_tape)
 
@@ -121,28 +124,23 @@ def _outputs(packing: Packing | None, outputs: Outputs) -> Outputs:
     if packing is None:
         return outputs
     y, h_n, c_n, tape = outputs
-    return _kernels.padded_rows(y, packing), _unsorted(h_n, packing), _unsorted(c_n, packing), tape
+    return y, _unsorted(h_n, packing), _unsorted(c_n, packing), tape
 
 
 def _checked_backward(cell: int, tape: Any, dy: Any, dh_n: Any, dc_n: Any) -> tuple[Any, ...]:
     """Return the call as the kernels need it, or raise."""
     _check_tape(cell, tape)
-    (T, B, _, _, H, P), packing = tape.shape, tape.packing
-    T = packing.T if packing is not None else T
+    T, B, _, H, P = tape.shape
     dy = _check.optional("dy", dy, tape.dtype, "(T, B, P)" if P != H else "(T, B, H)", (T, B, P))
     dh_n = _check.optional("dh_n", dh_n, tape.dtype, "(B, P)" if P != H else "(B, H)", (B, P))
     dc_n = _check.optional("dc_n", dc_n, tape.dtype, "(B, H)", (B, H))
-    if packing is not None:
-        dy = None if dy is None else _kernels.packed_rows(dy, packing)
-        dh_n, dc_n = _sorted(dh_n, packing), _sorted(dc_n, packing)
-    return cell, tape, dy, dh_n, dc_n
+    return cell, tape, dy, _sorted(dh_n, tape.packing), _sorted(dc_n, tape.packing)
 
 
 def _gradients(packing: Packing | None, gradients: tuple[Any, ...]) -> tuple[Any, ...]:
     if packing is None:
         return gradients
     dx, dh0, dc0, *rest = gradients
-    dx = _kernels.padded_rows(dx, packing)
     return dx, _unsorted(dh0, packing), _unsorted(dc0, packing), *rest
 
 
@@ -180,8 +178,8 @@ def _check_tape(cell: int, tape: Any) -> None:
         )
 
 
-def _sorted(state: Any, packing: Packing) -> Any:
-    return None if state is None else state[packing.order]
+def _sorted(state: Any, packing: Packing | None) -> Any:
+    return state if state is None or packing is None else state[packing.order]
 
 
 def _unsorted(state: Any, packing: Packing) -> Any:

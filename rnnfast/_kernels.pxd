@@ -49,6 +49,7 @@ cdef extern from "rnnfast.h" nogil:
 
     ctypedef struct rnnfast_term:
         const void *b
+        const Py_ssize_t *rows
         Py_ssize_t ldb, n, vec
         void *c
         Py_ssize_t ldc
@@ -72,8 +73,9 @@ cdef extern from "rnnfast.h" nogil:
         void (*dstep[4])(const rnnfast_packed *, const rnnfast_dstep *) noexcept nogil
         void (*project)(const rnnfast_packed *, Py_ssize_t, const void *, Py_ssize_t, void *) noexcept nogil
         void (*dinput)(const rnnfast_packed *, Py_ssize_t, const void *, void *) noexcept nogil
-        void (*wgrad_plan)(const rnnfast_packed *, Py_ssize_t, const void *, const void *, const void *,
-                           Py_ssize_t, void *, void *, void *, rnnfast_wgrad *) noexcept nogil
+        void (*wgrad_plan)(const rnnfast_packed *, Py_ssize_t, const void *, const void *,
+                           const Py_ssize_t *, const void *, Py_ssize_t, const Py_ssize_t *, void *, void *,
+                           void *, rnnfast_wgrad *) noexcept nogil
         void (*bias_grads)(const rnnfast_packed *, const void *, void *, void *) noexcept nogil
         size_t (*wgrad_scratch)(const rnnfast_wgrad *) noexcept nogil
         void (*wgrad)(const rnnfast_wgrad *, Py_ssize_t, Py_ssize_t, void *) noexcept nogil

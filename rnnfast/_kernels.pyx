@@ -5,7 +5,8 @@
 Data of one call lies in N *data rows*. A dense sequence has N = T*B of them, row t*B + b as the
 caller stores it. A packed one (`active` given) has the rows of step 0, then those of step 1, ...,
 where row b takes part in steps 0 .. lengths[b] - 1 and rows come longest first, so that the rows of
-a step are a prefix of the rows of the step before and padding does not exist.
+a step are a prefix of the rows of the step before and padding does not exist. With `rows` x, y and
+their gradients have them elsewhere: a step's are copied when it is their turn, near the first cache.
 
 Saved states have B more rows than the data: in the order of time, slot t holds the state before
 step t (reverse: after it), one slot more than there are steps, so that no step is special.
@@ -186,8 +187,8 @@ cdef class Tape:
 
     @property
     def shape(self):
-        """(T, B, N, I, H, P)"""
-        return self.f.T, self.f.B, self.f.N, self.f.w.I, self.f.w.H, self.f.w.P
+        """(T, B, I, H, P), T and B as x has them."""
+        return *self.x.shape[:2], self.f.w.I, self.f.w.H, self.f.w.P
 
     cdef int allocate(self, Run *f) except -1:
         """Memory for the states and gates of f."""
@@ -247,6 +248,12 @@ cdef bint take_weights(Arrays *a, rnnfast_weights *w, int cell, int act, Py_ssiz
     return a.plain and w.w_ih != NULL and I > 0 and 0 < w.P <= w.H and w.H * gates == rows
 
 
+cdef void zero_rows(char *to, const Py_ssize_t[::1] rows, Py_ssize_t size) noexcept:
+    cdef Py_ssize_t i
+    for i in range(rows.shape[0]):
+        memset(to + rows[i] * size, 0, size)
+
+
 cdef class Forward:
     """A forward pass that is ready to run, and all that it refers to."""
     cdef Run f
@@ -265,7 +272,7 @@ cdef class Forward:
         cdef const cnp.npy_intp *shape = shape_of(self.x)
         cdef Py_ssize_t T = shape[0], B = shape[1], steps = T, batch = B
         cdef rnnfast_weights w
-        cdef const Py_ssize_t[::1] active, offset
+        cdef const Py_ssize_t[::1] active, offset, rows
         cdef const uint8_t[::1] flags
         if self.packing is not None:
             active, offset = self.packing.active, self.packing.offset
@@ -281,17 +288,18 @@ cdef class Forward:
         cdef Run *f = &self.f
         self.weights = packed(k, &w, False)
         f[0] = start(k, &self.weights.w, steps, batch, T * B)
+        self.y = new(&a, <void **>&f.y, 3, T, B, w.P)
         f.x, f.h0, f.c0 = <const char *>x, <const char *>h0, <const char *>c0
         f.reverse = reverse
         if self.packing is not None:
             f.active, f.offset = &active[0], &offset[0]
+            if self.packing.rows is not None:
+                rows = self.packing.rows
+                f.N, f.rows = len(rows), &rows[0]
+                zero_rows(f.y, self.packing.padding, w.P * k.size)
         if self.resets is not None:
             flags = self.resets
             f.resets = &flags[0]
-        if self.packing is None:
-            self.y = new(&a, <void **>&f.y, 3, T, B, w.P)
-        else:
-            self.y = new_inside(&a, <void **>&f.y, B, w.P)
         self.h_n = new(&a, <void **>&f.h_n, 2, batch, w.P)
         if w.cell == RNNFAST_LSTM:
             self.c_n = new(&a, <void **>&f.c_n, 2, batch, w.H)
@@ -316,8 +324,8 @@ def run_forward(list calls not None, int threads):
     if an array is not as the kernels need it.
 
     A call is (cell, act, x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, packing, resets, reverse, need_tape).
-    Without `packing` x is (T, B, I). With it x is (1, N, I), data rows, and the initial and final
-    states are in its order. `resets` are uint8, a flag per data row.
+    x is (T, B, I), or (1, N, I) if it has the data rows of `packing` in their order. With `packing` the
+    initial and final states are in its order. `resets` are uint8, a flag per data row.
     """
     cdef Run *runs[2]
     cdef Forward f
@@ -352,7 +360,8 @@ cdef class Backward:
         self.tape = tape
         self.f = self.tape.f
         cdef Run *f = &self.f
-        cdef Py_ssize_t T = f.T if f.active == NULL else 1, B = f.B if f.active == NULL else f.N
+        cdef const cnp.npy_intp *shape = shape_of(self.tape.x)
+        cdef Py_ssize_t T = shape[0], B = shape[1]
         if self.tape.used or gates_of(f.w.cell) != gates_of(cell):
             return False
         cdef Arrays a = arrays_of(cnp.NPY_FLOAT if f.k.size == 4 else cnp.NPY_DOUBLE)
@@ -367,7 +376,9 @@ cdef class Backward:
         cdef Run *f = &self.f
         cdef Gradients *to = &self.to
         cdef Py_ssize_t I = f.w.I, H = f.w.H, P = f.w.P, rows = gates_of(f.w.cell) * H
-        x = new(a, &to.x, 3, T, B, I) if f.active == NULL else new_inside(a, &to.x, B, I)
+        x = new(a, &to.x, 3, T, B, I)
+        if f.rows != NULL:
+            zero_rows(<char *>to.x, self.tape.packing.padding, I * f.k.size)
         h0 = new(a, <void **>&f.dh0, 2, f.B, P)
         c0 = new(a, <void **>&f.dc0, 2, f.B, H) if f.w.cell == RNNFAST_LSTM else None
         w_ih, w_hh = new(a, &to.w_ih, 2, rows, I), new(a, &to.w_hh, 2, rows, P)
@@ -404,42 +415,6 @@ def run_backward(list calls not None, int threads):
         backward_products(&b.f, &b.to, threads)
         results.append(b.results)
     return results
-
-
-def packed_rows(padded, packing):
-    """(T, B, n) without the padding: (1, N, n), data rows in the order of `packing`."""
-    cdef const Py_ssize_t[::1] at = packing.rows
-    cdef Py_ssize_t N = len(at), n = padded.shape[2], i
-    cdef Arrays a = arrays_of(ANY)
-    cdef const char *source = <const char *>take(&a, padded, 3, ANY)
-    cdef char *to
-    assert a.plain, "unchecked array"
-    result = new_inside(&a, <void **>&to, N, n)
-    n *= table(a.type).size
-    with nogil:
-        for i in range(N):
-            memcpy(to + i * n, source + at[i] * n, n)
-    return result
-
-
-def padded_rows(rows, packing):
-    """(1, N, n), data rows in the order of `packing`, as (T, B, n) with zeros beyond the lengths."""
-    cdef const Py_ssize_t[::1] at = packing.rows, lengths = packing.lengths
-    cdef Py_ssize_t T = packing.T, B = len(lengths), N = len(at), n = rows.shape[2], t, b, i
-    cdef Arrays a = arrays_of(ANY)
-    cdef const char *source = <const char *>take(&a, rows, 3, 1, N, n)
-    cdef char *to
-    assert a.plain, "unchecked array"
-    result = new(&a, <void **>&to, 3, T, B, n)
-    n *= table(a.type).size
-    with nogil:
-        for t in range(T):
-            for b in range(B):
-                if lengths[b] <= t:
-                    memset(to + (t * B + b) * n, 0, n)
-        for i in range(N):
-            memcpy(to + at[i] * n, source + i * n, n)
-    return result
 
 
 ctypedef fused real:

@@ -7,6 +7,7 @@ cdef struct Run:
     Py_ssize_t T, B, N, Hp, Pp, ldgates
     const Py_ssize_t *active     # (T,) rows of each step, NULL if dense
     const Py_ssize_t *offset     # (T,) first data row of each step
+    const Py_ssize_t *rows       # (N,) where each data row is in x, y and their gradients; NULL: there
     const uint8_t *resets        # (N,) or NULL
     bint reverse
     char *states                 # (B + N, Pp)
@@ -51,6 +52,25 @@ cdef inline Py_ssize_t state_after(const Run *f, Py_ssize_t s) noexcept nogil:
     return data_row(f, s) if f.reverse else f.B + data_row(f, s)
 
 
+cdef inline void gather(const Run *f, char *to, const char *array, Py_ssize_t row, Py_ssize_t n,
+                        Py_ssize_t size) noexcept nogil:
+    """Copy n data rows of an array, from `row` on."""
+    cdef Py_ssize_t i
+    if f.rows == NULL:
+        memcpy(to, array + row * size, n * size)
+    else:
+        for i in range(n):
+            memcpy(to + i * size, array + f.rows[row + i] * size, size)
+
+
+cdef inline void scatter(const Run *f, char *array, const char *source, Py_ssize_t row, Py_ssize_t n,
+                         Py_ssize_t size) noexcept nogil:
+    """Undo `gather`."""
+    cdef Py_ssize_t i
+    for i in range(n):
+        memcpy(array + f.rows[row + i] * size, source + i * size, size)
+
+
 cdef void copy_rows(char *to, Py_ssize_t ldto, const char *source, Py_ssize_t ldfrom, Py_ssize_t first,
                     Py_ssize_t rows, Py_ssize_t n) noexcept nogil:
     """Copy n bytes of each row from `first` on (all in bytes); zero up to ldto; NULL is zeros."""
@@ -64,7 +84,7 @@ cdef void copy_rows(char *to, Py_ssize_t ldto, const char *source, Py_ssize_t ld
 
 
 cdef struct Parts:  # layout of a block's scratch, in bytes
-    Py_ssize_t h, c, gates, work, init, x, size
+    Py_ssize_t h, c, gates, work, init, x, y, size
 
 
 cdef inline Py_ssize_t weight_bytes(const Run *f) noexcept nogil:
@@ -95,7 +115,8 @@ cdef Parts forward_parts(const Run *f, Py_ssize_t rows) noexcept nogil:
                         if f.gates == NULL and f.w.cell == RNNFAST_GRU_RESET_BEFORE else 0)
     p.init = p.work + (rows * f.Hp * size if f.w.r != NULL else 0)
     p.x = p.init + ahead * f.ldgates * size
-    p.size = p.x + ahead * f.w.I * size
+    p.y = p.x + (max(ahead, rows) if f.rows != NULL else ahead) * f.w.I * size
+    p.size = p.y + (rows * f.w.P * size if f.rows != NULL else 0)
     return p
 
 
@@ -141,7 +162,11 @@ cdef int forward_block(const Run *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nogi
                 ahead_rows = 0
             step.init = scratch + part.init + ahead_rows * gates
             ahead_rows += n
-        step.rows, step.x, step.y = n, f.x + row * I, f.y + row * P
+        elif f.rows != NULL:
+            gather(f, scratch + part.x, f.x, row, n, I)
+        step.rows = n
+        step.x = f.x + row * I if f.rows == NULL else scratch + part.x
+        step.y = f.y + row * P if f.rows == NULL else scratch + part.y
         step.reset = f.resets + row if f.resets != NULL else NULL
         step.h, step.c = h, c
         if tape:
@@ -153,6 +178,8 @@ cdef int forward_block(const Run *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nogi
             step.gates = scratch + part.gates
         step.h_next, step.c_next = h_other, c
         f.k.step[w.cell](w, &step)
+        if f.rows != NULL:
+            scatter(f, f.y, scratch + part.y, row, n, P)
         h, h_other = h_other, h
     end_rows(f, b0, left, h, c)
     rnnfast_flush_leave(flush)
@@ -176,7 +203,7 @@ cdef Py_ssize_t project_ahead(const Run *f, Py_ssize_t b0, Py_ssize_t b1, Py_ssi
         n = rows_of(f, s, b0, b1)
         if rows + n > most:
             break
-        memcpy(x + rows * I, f.x + (data_row(f, s) + b0) * I, n * I)
+        gather(f, x + rows * I, f.x, data_row(f, s) + b0, n, I)
         rows += n
         s += 1
     f.k.project(f.w, rows, x, f.w.I, init)
@@ -189,11 +216,12 @@ cdef int backward_block(const Run *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nog
     cdef bint lstm = w.cell == RNNFAST_LSTM
     cdef Py_ssize_t size = f.k.size, rows = b1 - b0, s, n, row
     cdef Py_ssize_t P = w.P * size, H = w.H * size, Pp = f.Pp * size, Hp = f.Hp * size
-    cdef char *scratch = <char *>rnnfast_alloc(rows * (Pp + 2 * Hp))
+    cdef char *scratch = <char *>rnnfast_alloc(rows * (Pp + 2 * Hp + P))
     if scratch == NULL:
         return 1
     cdef unsigned long flush = rnnfast_flush_enter()
     cdef char *dc = scratch + rows * Pp
+    cdef char *dy = dc + 2 * rows * Hp
     cdef rnnfast_dstep step
     memset(&step, 0, sizeof(step))
     step.dh, step.dc, step.work = scratch, dc, dc + rows * Hp
@@ -211,7 +239,10 @@ cdef int backward_block(const Run *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nog
         row = data_row(f, s) + b0
         step.rows = n
         step.gates = f.gates + row * f.ldgates * size
-        step.dy = f.dy + row * P if f.dy != NULL else NULL
+        if f.dy != NULL:
+            if f.rows != NULL:
+                gather(f, dy, f.dy, row, n, P)
+            step.dy = f.dy + row * P if f.rows == NULL else dy
         step.reset = f.resets + row if f.resets != NULL else NULL
         step.h = f.states + (state_before(f, s) + b0) * Pp
         if lstm:

@@ -13,21 +13,21 @@ cdef int backward_products(Run *f, const Gradients *to, int threads) except -1:
     """dx and the gradients of the weights, from the dz that the loop over time has left in the gates."""
     cdef const rnnfast_kernels *k = f.k
     cdef Py_ssize_t most = 4 + (2 * f.w.I + 3 * f.w.H + f.w.P) // COLUMNS
-    cdef Py_ssize_t compact = f.N * f.Pp * k.size if f.active != NULL else 0
-    cdef Py_ssize_t biases = f.ldgates * k.size
-    cdef char *block = <char *>rnnfast_alloc(compact + biases + most * sizeof(rnnfast_wgrad))
+    cdef Py_ssize_t biases = f.ldgates * k.size, indices = f.N if f.active != NULL else 0
+    cdef char *block = <char *>rnnfast_alloc(biases + most * sizeof(rnnfast_wgrad)
+                                             + indices * sizeof(Py_ssize_t))
     if block == NULL:
         raise MemoryError()
     cdef char *h = f.states + (f.B * f.Pp * k.size if f.reverse else 0)
-    cdef char *bias = block + compact
+    cdef char *bias = block
     cdef rnnfast_wgrad *jobs = <rnnfast_wgrad *>(bias + biases)
+    cdef Py_ssize_t *before = <Py_ssize_t *>(jobs + most) if indices else NULL
     cdef rnnfast_wgrad whole
     cdef int n
     try:
-        if f.active != NULL:
-            h = block
-            compact_states(f, h)
-        k.wgrad_plan(f.w, f.N, f.gates, f.x, h, f.Pp, to.w_ih, to.w_hh, bias, &whole)
+        if before != NULL:
+            states_before(f, before)
+        k.wgrad_plan(f.w, f.N, f.gates, f.x, f.rows, h, f.Pp, before, to.w_ih, to.w_hh, bias, &whole)
         n = by_columns(k, &whole, jobs)
         if f.w.r != NULL:
             memset(&whole, 0, sizeof(whole))
@@ -43,11 +43,12 @@ cdef int backward_products(Run *f, const Gradients *to, int threads) except -1:
     return 0
 
 
-cdef void compact_states(const Run *f, char *to) noexcept nogil:
-    """The states before each step as data rows."""
-    cdef Py_ssize_t s, row = f.Pp * f.k.size
+cdef void states_before(const Run *f, Py_ssize_t *at) noexcept nogil:
+    """Where the state before each data row is."""
+    cdef Py_ssize_t s, r
     for s in range(f.T):
-        memcpy(to + f.offset[s] * row, f.states + state_before(f, s) * row, f.active[s] * row)
+        for r in range(f.active[s]):
+            at[f.offset[s] + r] = state_before(f, s) + r
 
 
 cdef int by_columns(const rnnfast_kernels *k, const rnnfast_wgrad *g, rnnfast_wgrad *to) noexcept:
@@ -114,12 +115,7 @@ cdef int product(const Run *f, const rnnfast_wgrad *g, int n, void *dx, Py_ssize
     cdef char *memory
     if i >= n * parts:
         i -= n * parts
-        first, last = i * f.N // dx_parts, (i + 1) * f.N // dx_parts
-        flush = rnnfast_flush_enter()
-        k.dinput(f.w, last - first, f.gates + first * f.ldgates * k.size,
-                 <char *>dx + first * f.w.I * k.size)
-        rnnfast_flush_leave(flush)
-        return 0
+        return input_gradient(f, <char *>dx, i * f.N // dx_parts, (i + 1) * f.N // dx_parts)
     g += i // parts
     part = i % parts
     panels = padded(k, g.H) // k.lanes
@@ -133,4 +129,21 @@ cdef int product(const Run *f, const rnnfast_wgrad *g, int n, void *dx, Py_ssize
     k.wgrad(g, first, last, memory)
     rnnfast_flush_leave(flush)
     rnnfast_free(memory)
+    return 0
+
+
+cdef int input_gradient(const Run *f, char *dx, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+    """dx of the data rows first .. last."""
+    cdef Py_ssize_t I = f.w.I * f.k.size
+    cdef char *to = dx + first * I
+    if f.rows != NULL:
+        to = <char *>rnnfast_alloc((last - first) * I)
+        if to == NULL:
+            return 1
+    cdef unsigned long flush = rnnfast_flush_enter()
+    f.k.dinput(f.w, last - first, f.gates + first * f.ldgates * f.k.size, to)
+    rnnfast_flush_leave(flush)
+    if f.rows != NULL:
+        scatter(f, dx, to, first, last - first, I)
+        rnnfast_free(to)
     return 0

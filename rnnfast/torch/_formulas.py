@@ -35,13 +35,13 @@ def _one_direction(
     """Return y (T, B, P) and the final states (B, .)."""
     w_ih, w_hh, b_ih, b_hh, w_hr = unpacked(weights)
     P, H = w_hh.shape[1], w_hh.shape[1] if w_hr is None else w_hr.shape[1]
-    packing, rows, resets = direction.packing, direction.rows, direction.resets
+    packing, resets = direction.packing, direction.resets
     if packing is None:
         T, B = x.shape[:2]
         packing = packing_of(np.full(B, T), T, direction.reverse)
-        rows, resets = packing.rows, None if resets is None else resets[packing.rows]
+        resets = None if resets is None else resets[packing.rows]
     order = torch.from_numpy(packing.order).to(x.device)
-    at = None if rows is None else torch.from_numpy(rows).to(x.device)
+    at = None if packing.rows is None else torch.from_numpy(packing.rows).to(x.device)
     zero = None if resets is None else torch.from_numpy(resets != 0).to(x.device)[:, None]
 
     state = [

@@ -35,7 +35,6 @@ class Direction(NamedTuple):
     mode: str
     reverse: bool
     packing: Packing | None = None  # None: all rows of x have all steps
-    rows: NDArray[np.intp] | None = None  # of x and y, where they are not packed as in `packing`
     resets: NDArray[np.uint8] | None = None  # a flag per row, in the order of `packing`
 
 
@@ -74,15 +73,16 @@ def forward(
     given, h, c = array(x), array(h0), array(c0)
     calls = []
     for d, (direction, own) in enumerate(zip(directions, weights, strict=True)):
-        mode, reverse, packing, _, resets = direction
+        mode, reverse, packing, resets = direction
         states = _sorted(packing, h, d), _sorted(packing, c, d)
-        call = *KINDS[mode], _gathered(direction, given), *states, *map(array, unpacked(own))
+        call = *KINDS[mode], rows_of(given), *states, *map(array, unpacked(own))
         calls.append((*call, packing, resets, reverse and packing is None, need_tape))
     results = _kernels.run_forward(calls, threads())
     if results is None:
         raise RuntimeError("the shapes of the weights do not fit each other")
     ys, hs, cs, tapes = zip(*results, strict=True)
-    y = joined([_spread(one, y, x.shape) for one, y in zip(directions, ys, strict=True)])
+    both = joined(ys)
+    y = both.reshape(*x.shape[:-1], both.shape[-1])
     states = _unsorted(directions, hs), _unsorted(directions, cs)
     return [torch.from_numpy(part) for part in (y, *states) if part is not None], tapes
 
@@ -99,36 +99,20 @@ def backward(
         own = dy if dy is None or len(directions) == 1 else dy[..., d * P : (d + 1) * P]
         packing = direction.packing
         states = _sorted(packing, dh_n, d), _sorted(packing, dc_n, d)
-        calls.append((kind, tape, _gathered(direction, own), *states))
+        calls.append((kind, tape, None if own is None else rows_of(own), *states))
     results = _kernels.run_backward(calls, threads())
     assert results is not None, "tapes that were used"
     dxs, dhs, dcs, *dweights = zip(*results, strict=True)
-    dx, *others = (_spread(one, dx, x_shape) for one, dx in zip(directions, dxs, strict=True))
-    for other in others:
-        dx += other
+    dx = dxs[0].reshape(x_shape)
+    for other in dxs[1:]:
+        dx += other.reshape(x_shape)
     present = [dw for own in zip(*dweights, strict=True) for dw in own if dw is not None]
     return [dx, _unsorted(directions, dhs), _unsorted(directions, dcs), *present]
 
 
-def _gathered(direction: Direction, given: Any) -> Any:
-    """Return (T, B, .), or packed (1, N, .)."""
-    if given is None:
-        return None
-    if direction.packing is None:
-        return np.ascontiguousarray(given)
-    rows = given.reshape(-1, given.shape[-1])
-    if direction.rows is not None:
-        rows = rows.take(direction.rows, 0)
-    return np.ascontiguousarray(rows)[None]
-
-
-def _spread(direction: Direction, result: Any, shape: Any) -> Any:
-    """Undo `_gathered`: `shape` has the axes of the input, but for the last."""
-    if direction.rows is not None:
-        given = np.zeros((shape[:-1].numel(), result.shape[-1]), result.dtype)
-        given[direction.rows] = result[0]
-        result = given
-    return result.reshape(*shape[:-1], result.shape[-1])
+def rows_of(given: Any) -> Any:
+    """Return (T, B, .), packed data as (1, N, .)."""
+    return np.ascontiguousarray(given if given.ndim == 3 else given[None])
 
 
 def _sorted(packing: Packing | None, state: Any, d: int) -> Any:

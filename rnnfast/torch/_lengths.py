@@ -65,7 +65,9 @@ def direction_of(
     if resets is not None:
         resets = (resets if order is None else resets[:, order]).reshape(-1)[packing.rows]
     if order is None:
-        return Direction(mode, reverse, packing, packing.rows, resets)
+        return Direction(mode, reverse, packing, resets)
+    assert packing.rows is not None
     step, place = np.divmod(packing.rows, len(order))
     rows = packing.offset[step] + place if reverse else None
-    return Direction(mode, reverse, packing._replace(order=order), rows, resets)
+    packing = packing._replace(order=order, rows=rows, padding=packing.padding[:0])
+    return Direction(mode, reverse, packing, resets)
