@@ -43,6 +43,18 @@ def test_table_record_and_figure(tmp_path: Path) -> None:
     assert plot_path.read_bytes().startswith(b"\x89PNG")
 
 
+def test_per_cent_of_the_peak(tmp_path: Path) -> None:
+    path = tmp_path / "claims.json"
+    done = claims("--quick", "peak", "--json", str(path))
+    assert done.returncode == 0, done.stderr
+    results = json.loads(path.read_text())["results"]
+    assert [(r["what"], r["goal"]) for r in results] == [
+        ("small RNN forward", 65), ("small RNN training", 60), ("small GRU forward", 75),
+        ("small GRU training", 71), ("small LSTM forward", 80), ("small LSTM training", 76),
+    ]  # fmt: skip
+    assert all(0 < r["measured"] < 100 for r in results)
+
+
 def test_layers_inside_pytorch(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="the group measures PyTorch's layers")
     path = tmp_path / "claims.json"
@@ -66,7 +78,7 @@ def test_more_threads_than_cpus_are_not_measured(tmp_path: Path) -> None:
 
 def test_arguments_are_checked_first(tmp_path: Path) -> None:
     for arguments, message in (
-        (["streams"], "'streams' is not one of stream, latency"),
+        (["streams"], "'streams' is not one of peak, stream"),
         (["stream", "--plot", "a.png"], "--plot draws the group growth"),
         (["stream", "--json", str(tmp_path / "missing" / "a.json")], "no directory"),
     ):

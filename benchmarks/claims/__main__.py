@@ -19,7 +19,7 @@ from pathlib import Path
 from clock import Clock, Row, SkipError
 from memory import memory
 from modules import modules
-from scaling import growth, odd, plot, threads
+from scaling import growth, odd, peak, plot, threads
 from speed import float64, isa, latency, lengths, stream
 
 import rnnfast
@@ -30,10 +30,8 @@ from rnnfast.bench.peers import missing
 from rnnfast.bench.report import align, number
 from rnnfast.bench.run import BenchError, pinned
 
-GROUPS: dict[str, Callable[[Clock], Iterator[Row]]] = {
-    group.__name__: group
-    for group in (stream, latency, lengths, modules, float64, isa, threads, odd, growth, memory)
-}
+MEASURED = peak, stream, latency, lengths, modules, float64, isa, threads, odd, growth, memory
+GROUPS: dict[str, Callable[[Clock], Iterator[Row]]] = {group.__name__: group for group in MEASURED}
 TITLES = {name: (group.__doc__ or "").strip() for name, group in GROUPS.items()}
 
 

@@ -1,13 +1,15 @@
-"""Groups: threads, sizes that fill no vector, growth with T and B."""
+"""Groups: per cent of the peak, threads, sizes that fill no vector, growth with T and B."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import product
 from typing import Any
 
-from clock import BOTH, Clock, Row, Sized, SkipError, run_of, say
+import numpy as np
+from clock import BOTH, LAYERS, Clock, Row, Sized, SkipError, run_of, say
 
 from rnnfast._kernels import fma_peak
 from rnnfast.bench.cases import DIRECTIONS, SHAPES
@@ -19,8 +21,42 @@ SWEEPS = {
     "T": {T: (T, 32, 128, 128) for T in (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)},
     "B": {B: (32, B, 128, 128) for B in (16, 32, 64, 128, 256, 512)},
 }
+# Per cent of the peak: RNN, GRU and LSTM forward, then training.
+GOALS = {
+    "small": ((65, 75, 80), (60, 71, 76)),
+    "medium": ((87, 89, 91), (84, 86, 88)),
+    "long": ((80, 85, 88), (70, 76, 80)),
+    "large": ((92, 93, 95), (89, 90, 91)),
+    "xl": ((94, 95, 96), (91, 92, 93)),
+    "xxl": ((92, 93, 94), (90, 91, 92)),
+    "wide": ((84, 86, 88), (84, 86, 88)),
+}
+WIDE = (30, 16, 1024, 1024)
+# Operations on the multiply-adds' ports for a vector of units: its activations and its new state.
+GATES = {"rnn": (1, 22), "gru": (3, 63), "lstm": (4, 104)}
 FIXED = {"T": "B = 32", "B": "T = 32"}
 WORDS = {"T": "time steps", "B": "batch rows"}
+
+
+def peak(clock: Clock) -> Iterator[Row]:
+    """Per cent of the peak: forward with weights packed once, training with new ones each time."""
+    measured = []
+    for shape, (cell, direction) in product(clock.some(tuple(GOALS)), BOTH):
+        T, B, I, H = sizes = SHAPES.get(shape, WIDE)
+        x = np.random.default_rng(1).standard_normal((T, B, I), np.float32)
+        forward = partial(LAYERS[cell](I, H, rng=0).stream(B).run, x)
+        run = run_of(cell, sizes, direction) if direction == "training" else forward
+        case = Sized(cell, f"{T} {B} {I} {H}", direction)
+        what = f"{shape} {cell.upper()} {direction}"
+        measured.append((what, shape, case, clock.time(what, run)))
+    for what, shape, case, seconds in measured:
+        training, (gates, others) = case.direction == "training", GATES[case.cell]
+        products = gates * sum(case.sizes[2:])
+        most = 100 * products / (products + others)
+        note = "" if training else f"at most {most:.0f} % beside its activations"
+        goal = GOALS[shape][training][list(GATES).index(case.cell)]
+        share = case.flops / seconds / clock.peak / 1e7
+        yield Row(what, share, "%", goal, at_least=True, note=note)
 
 
 def threads(clock: Clock) -> Iterator[Row]:
