@@ -6,7 +6,7 @@
  * before. With `sums` there are at least so many stretches, and each is a sum of its own, added when it
  * is complete: a single row then does not wait for the latency of one chain of FMAs, but has several
  * side by side. Backward of one row takes 10 to 15 per cent less time for it from H = 64 on, 45 at
- * H = 20; many rows pay 0 to 1.5 per cent (LSTM and GRU, one core). C must be whole vectors. */
+ * H = 20; many rows pay up to 2 per cent of it (LSTM and GRU, one core). C must be whole vectors. */
 typedef struct {
   ptrdiff_t rows, n, width;
   const void *a;
