@@ -40,24 +40,31 @@ static void gru_finish(const rnnfast_packed *w, const rnnfast_step *s, place_t a
   FOR_GROUPS(count, GRU_UNITS);
 }
 
-INLINE void gru_tile(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p, ptrdiff_t tile,
-                     ptrdiff_t r, int mr) {
-  V acc[4 * MR];
-  REAL a[4 * MR * L] __attribute__((aligned(VBYTES)));
-  const REAL *bias = (const REAL *)w->bias + p * 4 * L;
-  const REAL *start = s->init ? (const REAL *)s->init + r * s->ldinit + p * 4 * L : bias;
-  const ptrdiff_t ldstart = s->init ? s->ldinit : 0, panels = panels_of(w->H);
-  const ptrdiff_t nx = 3 * L * w->I, nh = 3 * L * w->P;
+/* To a, from `start`: a_n a_r a_z (u_n h' + b_hn) of mr rows. The sums over x are the first three of the
+ * four, those over h' the last three: in between one vector of each row goes and another comes. */
+INLINE void gru_sums(const rnnfast_packed *w, const sums_t *xh, const REAL *start, ptrdiff_t ldstart,
+                     REAL *a, ptrdiff_t p, ptrdiff_t i, ptrdiff_t r, int mr) {
+  V acc[3 * MR_3];
+  const V b_hn = load((const REAL *)w->bias + (p * 4 + 3) * L);
+  UNROLL for (int m = 0; m < mr; m++)
+    UNROLL for (int v = 0; v < 3; v++) acc[3 * m + v] = load(start + m * ldstart + v * L);
+  if (xh->n == 2) add_sum(mr, 3, acc, &xh->sum[0], i, r);
   UNROLL for (int m = 0; m < mr; m++) {
-    UNROLL for (int v = 0; v < 3; v++) acc[4 * m + v] = load(start + m * ldstart + v * L);
-    acc[4 * m + 3] = load(bias + 3 * L);
+    store(a + 4 * m * L, acc[3 * m]);
+    acc[3 * m] = acc[3 * m + 1], acc[3 * m + 1] = acc[3 * m + 2], acc[3 * m + 2] = b_hn;
   }
-  if (!s->init)
-    madd(mr, 3, acc, (const REAL *)s->x + r * s->ldx, s->ldx, 1, w->I, (const REAL *)w->x + p * nx,
-         ahead_of(w->x, p, panels, nx, tile));
-  madd(mr, 3, acc + 1, (const REAL *)s->h + r * s->ldh, s->ldh, 1, w->P, (const REAL *)w->h + p * nh,
-       ahead_of(w->h, p, panels, nh, tile));
-  spill(a, acc, mr);
+  add_sum(mr, 3, acc, &xh->sum[xh->n - 1], i, r);
+  UNROLL for (int m = 0; m < mr; m++)
+    UNROLL for (int v = 0; v < 3; v++) store(a + (4 * m + 1 + v) * L, acc[3 * m + v]);
+}
+
+static void gru_tile(const rnnfast_packed *w, const rnnfast_step *s, const sums_t *xh, ptrdiff_t p,
+                     ptrdiff_t i, ptrdiff_t r, int mr) {
+  REAL a[4 * MR_2 * L] __attribute__((aligned(VBYTES)));
+  const REAL *start = start_of(w, s, r) + p * 4 * L;
+  const ptrdiff_t ldstart = s->init ? s->ldinit : 0;
+#define GRU_SUMS(a, mr) gru_sums(w, xh, start, ldstart, a, p, i, r, mr)
+  switch (mr) { CASES_MR_3(GRU_SUMS, a) default: __builtin_unreachable(); }
   gru_finish(w, s, (place_t){r, p, 1}, mr, a);
 }
 
@@ -76,11 +83,13 @@ INLINE void gru_row(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p,
 }
 
 static void gru_step(const rnnfast_packed *w, const rnnfast_step *s) {
+  ptrdiff_t p = 0, panels = panels_of(w->H);
   reset_rows(s->rows, s->reset, s->h, s->ldh, w->P);
 #define GRU_ROW(p, np) gru_row(w, s, p, np)
-  if (s->rows == 1) FOR_ROW(panels_of(w->H), GRU_ROW)
+  if (s->rows == 1) FOR_ROW(panels, GRU_ROW)
   else
-    for (ptrdiff_t p = 0; p < panels_of(w->H); p++) FOR_TILES(s->rows, gru_tile, w, s, p)
+    for (sums_t xh = sums_of(w, s, panels, 3, 3); p < panels; p++, next_panel(&xh))
+      FOR_TILES(s->rows, MR_3, gru_tile, w, s, &xh, p)
 }
 
 static void gru_dstep(const rnnfast_packed *w, const rnnfast_dstep *s) {
@@ -103,32 +112,26 @@ static void gru_dstep(const rnnfast_packed *w, const rnnfast_dstep *s) {
 
 /* Reset before: n needs r h' of all units, so a step is two passes over the weights. The first
  * leaves  a_n r z (r h')  in the gate buffer; u_n (r h') is added in place. */
-INLINE void gru_before_tile(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p,
-                            ptrdiff_t tile, ptrdiff_t r, int mr) {
-  V acc[4 * MR];
-  const REAL *start = s->init ? (const REAL *)s->init + r * s->ldinit : w->bias;
-  const ptrdiff_t ldstart = s->init ? s->ldinit : 0, panels = panels_of(w->H);
-  const ptrdiff_t nx = 3 * L * w->I, nh = 2 * L * w->P;
-  UNROLL for (int m = 0; m < mr; m++)
-    UNROLL for (int v = 0; v < 3; v++) acc[4 * m + v] = load(start + m * ldstart + (p * 4 + v) * L);
-  const REAL *x = (const REAL *)s->x + r * s->ldx, *h = (const REAL *)s->h + r * s->ldh;
-  if (!s->init)
-    madd(mr, 3, acc, x, s->ldx, 1, w->I, (const REAL *)w->x + p * nx, ahead_of(w->x, p, panels, nx, tile));
-  madd(mr, 2, acc + 1, h, s->ldh, 1, w->P, (const REAL *)w->h + p * nh,
-       ahead_of(w->h, p, panels, nh, tile));
-  UNROLL for (int m = 0; m < mr; m++) {
-    REAL *g = (REAL *)s->gates + (r + m) * s->ldgates + p * 4 * L;
-    V rz[2] = {acc[4 * m + 1], acc[4 * m + 2]};
+INLINE void gru_before_tile(const rnnfast_packed *w, const rnnfast_step *s, const sums_t *xh,
+                            ptrdiff_t p, ptrdiff_t i, ptrdiff_t r, int mr) {
+  REAL *g = (REAL *)s->gates + r * s->ldgates + p * 4 * L;
+  const REAL *start = start_of(w, s, r) + p * 4 * L, *h = (const REAL *)s->h + r * s->ldh + p * L;
+  product(xh->sum, xh->n - 1, 3, start, s->init ? s->ldinit : 0, g, s->ldgates, i, r, mr);
+  product(xh->sum + xh->n - 1, 1, 2, g + L, s->ldgates, g + L, s->ldgates, i, r, mr);
+  for (int m = 0; m < mr; m++, g += s->ldgates, h += s->ldh) {
+    V rz[2] = {load(g + L), load(g + 2 * L)};
     activate(2, 0, rz);
-    store(g, acc[4 * m]), store(g + L, rz[0]), store(g + 2 * L, rz[1]);
-    store(g + 3 * L, keep_n(rz[0] * load(h + m * s->ldh + p * L), w->H - p * L));
+    store(g + L, rz[0]), store(g + 2 * L, rz[1]);
+    store(g + 3 * L, keep_n(rz[0] * load(h), w->H - p * L));
   }
 }
 
 static void gru_before_step(const rnnfast_packed *w, const rnnfast_step *s) {
   REAL *gates = s->gates;
   reset_rows(s->rows, s->reset, s->h, s->ldh, w->P);
-  for (ptrdiff_t p = 0; p < panels_of(w->H); p++) FOR_TILES(s->rows, gru_before_tile, w, s, p)
+  sums_t xh = sums_of(w, s, panels_of(w->H), 3, 2);
+  for (ptrdiff_t p = 0; p < panels_of(w->H); p++, next_panel(&xh))
+    FOR_TILES(s->rows, MR_3, gru_before_tile, w, s, &xh, p)
   gemm(&(gemm_t){
       .rows = s->rows, .n = panels_of(w->H) * L, .width = 4,
       .a = gates + 3 * L, .lda = s->ldgates, .run = L, .runs = panels_of(w->H), .stride = 4 * L,

@@ -62,28 +62,17 @@ INLINE void lstm_output(const rnnfast_packed *w, const rnnfast_step *s, place_t 
  * cent of a step at I + H = 96, 9 at 256, 2.5 at 1,024, and no schedule gets below it. Alone they take
  * several times that, nearly all of it latency; after a tile the FMAs of the next one fill it in. */
 static void lstm_finish(const rnnfast_packed *w, const rnnfast_step *s, place_t at, int count, REAL *a) {
-  REAL c[MR * L] __attribute__((aligned(VBYTES)));
+  REAL c[MR_2 * L] __attribute__((aligned(VBYTES)));
 #define LSTM_GATES(m, n) lstm_gates(s, further(at, m), n, a + (m) * 4 * L, c + (m) * L)
 #define LSTM_OUTPUT(m, n) lstm_output(w, s, further(at, m), n, a + (m) * 4 * L, c + (m) * L)
   FOR_PAIRS(count, LSTM_GATES);
   FOR_GROUPS(count, LSTM_OUTPUT);
 }
 
-INLINE void lstm_tile(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p, ptrdiff_t tile,
-                      ptrdiff_t r, int mr) {
-  V acc[4 * MR];
-  REAL a[4 * MR * L] __attribute__((aligned(VBYTES)));
-  const REAL *start = s->init ? (const REAL *)s->init + r * s->ldinit : w->bias;
-  const ptrdiff_t ldstart = s->init ? s->ldinit : 0, panels = panels_of(w->H);
-  const ptrdiff_t nx = 4 * L * w->I, nh = 4 * L * w->P;
-  UNROLL for (int m = 0; m < mr; m++)
-    UNROLL for (int v = 0; v < 4; v++) acc[4 * m + v] = load(start + m * ldstart + (p * 4 + v) * L);
-  if (!s->init)
-    madd(mr, 4, acc, (const REAL *)s->x + r * s->ldx, s->ldx, 1, w->I, (const REAL *)w->x + p * nx,
-         ahead_of(w->x, p, panels, nx, tile));
-  madd(mr, 4, acc, (const REAL *)s->h + r * s->ldh, s->ldh, 1, w->P, (const REAL *)w->h + p * nh,
-       ahead_of(w->h, p, panels, nh, tile));
-  spill(a, acc, mr);
+INLINE void lstm_tile(const rnnfast_packed *w, const rnnfast_step *s, const sums_t *xh, ptrdiff_t p,
+                      ptrdiff_t i, ptrdiff_t r, int mr) {
+  REAL a[4 * MR_2 * L] __attribute__((aligned(VBYTES)));
+  product(xh->sum, xh->n, 4, start_of(w, s, r) + p * 4 * L, s->init ? s->ldinit : 0, a, 4 * L, i, r, mr);
   lstm_finish(w, s, (place_t){r, p, 1}, mr, a);
 }
 
@@ -101,11 +90,13 @@ INLINE void lstm_row(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p
 }
 
 static void lstm_step(const rnnfast_packed *w, const rnnfast_step *s) {
+  ptrdiff_t p = 0, panels = panels_of(w->H);
   reset_rows(s->rows, s->reset, s->h, s->ldh, w->P);
 #define LSTM_ROW(p, np) lstm_row(w, s, p, np)
-  if (s->rows == 1) FOR_ROW(panels_of(w->H), LSTM_ROW)
+  if (s->rows == 1) FOR_ROW(panels, LSTM_ROW)
   else
-    for (ptrdiff_t p = 0; p < panels_of(w->H); p++) FOR_TILES(s->rows, lstm_tile, w, s, p)
+    for (sums_t xh = sums_of(w, s, panels, 4, 4); p < panels; p++, next_panel(&xh))
+      FOR_TILES(s->rows, MR, lstm_tile, w, s, &xh, p)
   if (!w->r) return;
   gemm(&(gemm_t){
       .rows = s->rows, .n = w->P, .width = 4, .a = s->work, .lda = s->ldwork, .run = w->H, .runs = 1,

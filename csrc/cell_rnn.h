@@ -10,8 +10,7 @@ INLINE V act_dpoint(int act, V h, V dh) {
   }
 }
 
-/* Activates one tile in h_next, where it is still in the first cache: 4 nonlinearities unrolled over
- * 24 tiles would be half a megabyte of code. */
+/* Activates one tile in h_next, where it is still in the first cache. */
 static void rnn_finish(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t u, int nv, ptrdiff_t r,
                        int mr) {
   for (ptrdiff_t row = r; row < r + mr; row++) {
@@ -29,36 +28,21 @@ static void rnn_finish(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t
   }
 }
 
-INLINE void rnn_tile(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p, int nv,
-                     ptrdiff_t tile, ptrdiff_t r, int mr) {
-  V acc[4 * MR];
-  const REAL *start = s->init ? (const REAL *)s->init + r * s->ldinit : w->bias;
-  const ptrdiff_t ldstart = s->init ? s->ldinit : 0, u = p * 4 * L, panels = panels_of(w->H) / 4;
-  UNROLL for (int m = 0; m < mr; m++)
-    UNROLL for (int v = 0; v < nv; v++) acc[4 * m + v] = load(start + m * ldstart + u + v * L);
-  if (!s->init)
-    madd(mr, nv, acc, (const REAL *)s->x + r * s->ldx, s->ldx, 1, w->I, (const REAL *)w->x + u * w->I,
-         ahead_of(w->x, p, panels, 4 * L * w->I, tile));
-  madd(mr, nv, acc, (const REAL *)s->h + r * s->ldh, s->ldh, 1, w->P, (const REAL *)w->h + u * w->P,
-       ahead_of(w->h, p, panels, 4 * L * w->P, tile));
-  UNROLL for (int m = 0; m < mr; m++)
-    UNROLL for (int v = 0; v < nv; v++)
-      store((REAL *)s->h_next + (r + m) * s->ldh_next + u + v * L, acc[4 * m + v]);
+INLINE void rnn_tile(const rnnfast_packed *w, const rnnfast_step *s, const sums_t *xh, ptrdiff_t p, int nv,
+                     ptrdiff_t i, ptrdiff_t r, int mr) {
+  const ptrdiff_t u = p * 4 * L;
+  product(xh->sum, xh->n, nv, start_of(w, s, r) + u, s->init ? s->ldinit : 0,
+          (REAL *)s->h_next + r * s->ldh_next + u, s->ldh_next, i, r, mr);
   rnn_finish(w, s, u, nv, r, mr);
 }
-
-#define RNN_PANEL(nv) FOR_TILES(s->rows, rnn_tile, w, s, p, nv)
 
 static void rnn_step(const rnnfast_packed *w, const rnnfast_step *s) {
   const ptrdiff_t vectors = panels_of(w->H);
   reset_rows(s->rows, s->reset, s->h, s->ldh, w->P);
-  for (ptrdiff_t p = 0; 4 * p < vectors; p++) {
-    switch (vectors - 4 * p) {
-      case 1: RNN_PANEL(1); break;
-      case 2: RNN_PANEL(2); break;
-      case 3: RNN_PANEL(3); break;
-      default: RNN_PANEL(4); break;
-    }
+  sums_t xh = sums_of(w, s, (vectors + 3) / 4, 4, 4);
+  for (ptrdiff_t p = 0; 4 * p < vectors; p++, next_panel(&xh)) {
+    const int nv = vectors - 4 * p < 4 ? (int)(vectors - 4 * p) : 4;
+    FOR_TILES(s->rows, height_of(nv), rnn_tile, w, s, &xh, p, nv)
   }
 }
 

@@ -22,45 +22,45 @@ typedef struct {
 /* PANEL(p, nv) for every panel p and its number of vectors. */
 #define FOR_PANELS(g, PANEL)                                                                 \
   for (ptrdiff_t p_ = 0, left_ = panels_of((g)->n); left_ > 0; p_++, left_ -= (g)->width)    \
-    switch (left_ < (g)->width ? left_ : (g)->width) {                                       \
-      case 1: PANEL(p_, 1); break;                                                           \
-      case 2: PANEL(p_, 2); break;                                                           \
-      case 3: PANEL(p_, 3); break;                                                           \
-      case 4: PANEL(p_, 4); break;                                                           \
-    }
+    PANEL(p_, (int)(left_ < (g)->width ? left_ : (g)->width))
 
-/* One tile of the sum over K0 .. K0 + run * runs of K, going on with init, or apart from C and then added
- * to it. */
-INLINE void gemm_tile(const gemm_t *g, ptrdiff_t K, ptrdiff_t K0, ptrdiff_t p, int nv, int apart,
-                      ptrdiff_t tile, ptrdiff_t r, int mr) {
-  V acc[4 * MR];
-  const ptrdiff_t size = g->width * L * K, panels = panels_of(g->n) / g->width, run = g->run * nv * L;
-  const REAL *a = (const REAL *)g->a + r * g->lda;
-  const REAL *b = (const REAL *)g->b + p * size + K0 * nv * L;
-  const REAL *next = (const REAL *)g->b + (p + 1 < panels ? p + 1 : 0) * size + K0 * nv * L;
-  const REAL *ahead = share_of(next, b, run * g->runs, tile);
+/* One tile of panel p, nv wide, by way of a copy: its vectors are not whole and side by side. */
+static void gemm_aside(const gemm_t *g, const sum_t *sum, ptrdiff_t p, int nv, ptrdiff_t i, ptrdiff_t r,
+                       int mr) {
+  REAL a[2 * MR_2 * L] __attribute__((aligned(VBYTES))) = {0};
+  const ptrdiff_t left = g->whole ? nv * L : g->n - p * g->width * L, ld = nv * L;
   REAL *c = (REAL *)g->c + r * g->ldc + p * g->c_panel;
-  const ptrdiff_t valid = g->whole ? 4 * L : g->n - p * g->width * L;
-  UNROLL for (int m = 0; m < mr; m++)
-    UNROLL for (int v = 0; v < nv; v++) {
-      const ptrdiff_t at = (r + m) * g->ldinit + p * g->init_panel + v * g->init_vec;
-      acc[4 * m + v] = apart || !g->init ? splat(0) : load_up_to((const REAL *)g->init + at, valid - v * L);
+  if (g->init)
+    for (int m = 0; m < mr; m++) {
+      const REAL *init = (const REAL *)g->init + (r + m) * g->ldinit + p * g->init_panel;
+      for (int v = 0; v < nv; v++)
+        store(a + m * ld + v * L, load_up_to(init + v * g->init_vec, left - v * L));
     }
-  for (ptrdiff_t i = 0; i < g->runs; i++, a += g->stride, b += run, ahead += run / SHARES)
-    madd(mr, nv, acc, a, g->lda, 1, g->run, b, ahead);
-  UNROLL for (int m = 0; m < mr; m++)
-    UNROLL for (int v = 0; v < nv; v++) {
-      REAL *to = c + m * g->ldc + v * L;
-      if (apart) store(to, load(to) + acc[4 * m + v]);
-      else store_up_to(c + m * g->ldc + v * g->c_vec, acc[4 * m + v], valid - v * L);
-    }
+  product(sum, 1, nv, a, ld, a, ld, i, r, mr);
+  for (int m = 0; m < mr; m++, c += g->ldc)
+    for (int v = 0; v < nv; v++) store_up_to(c + v * g->c_vec, load(a + m * ld + v * L), left - v * L);
 }
 
-/* Two functions: were `apart` a variable, the compiler would spill accumulators within the sum. */
-#define GEMM_ON(p, nv) FOR_TILES(g->rows, gemm_tile, g, K, K0, p, nv, 0)
-#define GEMM_APART(p, nv) FOR_TILES(g->rows, gemm_tile, g, K, K0, p, nv, 1)
-static void gemm_on(const gemm_t *g, ptrdiff_t K, ptrdiff_t K0) { FOR_PANELS(g, GEMM_ON) }
-static void gemm_apart(const gemm_t *g, ptrdiff_t K, ptrdiff_t K0) { FOR_PANELS(g, GEMM_APART) }
+INLINE void gemm_tile(const gemm_t *g, const sum_t *sum, ptrdiff_t p, int nv, int apart, ptrdiff_t i,
+                      ptrdiff_t r, int mr) {
+  const int whole = g->whole || g->n - p * g->width * L >= nv * L;
+  const REAL *init = g->init ? (const REAL *)g->init + r * g->ldinit + p * g->init_panel : zeros;
+  if (!whole || g->c_vec != L || (g->init && g->init_vec != L))
+    gemm_aside(g, sum, p, nv, i, r, mr);
+  else
+    product(sum, 1, nv, apart ? NULL : init, g->init ? g->ldinit : 0,
+            (REAL *)g->c + r * g->ldc + p * g->c_panel, g->ldc, i, r, mr);
+}
+
+/* The sum over k0 .. k0 + run * runs of K, going on with init. */
+static void gemm_panel(const gemm_t *g, ptrdiff_t K, ptrdiff_t k0, ptrdiff_t p, int nv, int apart) {
+  const ptrdiff_t size = g->width * L * K, panels = panels_of(g->n) / g->width;
+  const REAL *b = (const REAL *)g->b + k0 * nv * L, *next = b + (p + 1 < panels ? p + 1 : 0) * size;
+  const int far = g->n * K * (ptrdiff_t)sizeof(REAL) > NEAR;
+  const sum_t sum = {.a = g->a, .lda = g->lda, .run = g->run, .runs = g->runs, .stride = g->stride,
+                     .b = b + p * size, .next = far ? next : NULL};
+  FOR_TILES(g->rows, height_of(nv), gemm_tile, g, &sum, p, nv, apart)
+}
 
 /* How k is cut: `units` of `unit` reals, `step` apart in A; a stretch has `each` of them, the last one
  * the rest. */
@@ -97,7 +97,10 @@ INLINE void row_panel(const gemm_t *g, const cut_t *k, ptrdiff_t p, int nv) {
 }
 
 #define ROW_PANEL(p, nv) row_panel(g, k, p, nv)
-static void gemm_row(const gemm_t *g, const cut_t *k) { FOR_PANELS(g, ROW_PANEL) }
+static void gemm_row(const gemm_t *g, const cut_t *k) {
+#define ROW_PANELS(p, nv) switch (nv) { CASES_4(ROW_PANEL, p) }
+  FOR_PANELS(g, ROW_PANELS)
+}
 
 static void gemm(gemm_t *g) {
   const int adjoin = g->run == g->stride;
@@ -118,8 +121,8 @@ static void gemm(gemm_t *g) {
     g->a = a + u * k.step;
     if (adjoin) g->run = n * k.unit, g->runs = 1;
     else g->runs = n;
-    if (u && g->sums) gemm_apart(g, k.K, u * k.unit);
-    else gemm_on(g, k.K, u * k.unit);
+#define GEMM_PANEL(p, nv) gemm_panel(g, k.K, u * k.unit, p, nv, u && g->sums);
+    FOR_PANELS(g, GEMM_PANEL)
     g->init = g->c, g->ldinit = g->ldc, g->init_panel = g->c_panel, g->init_vec = g->c_vec;
   }
 }

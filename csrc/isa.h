@@ -5,6 +5,7 @@
 #include "rnnfast.h"
 
 #define INLINE static inline __attribute__((always_inline))
+#define NOINLINE __attribute__((noinline))
 #ifdef __clang__
 #define UNROLL _Pragma("clang loop unroll(full)")
 #define UNROLL_4 _Pragma("clang loop unroll_count(4)")
@@ -20,11 +21,19 @@
 #else
 #define OPAQUE(x) __asm__ volatile("" : "+m"(x))
 #endif
+/* The compiler must not know where the pointer p comes from. */
+#define HIDE(p) __asm__ volatile("" : "+r"(p))
 
 #define L ((int)(VBYTES / sizeof(REAL)))
 
-/* A switch over the heights of tile that the ISA has. */
+/* Cases of a switch over the heights of tile. An ISA file defines MR, MR_3 and MR_2, the rows of the tallest
+ * tile 4, 3 and up to 2 vectors wide, and the cases of each. */
 #define CASE(m, TILE, ...) case m: TILE(__VA_ARGS__, m); break;
 #define CASES_2(...) CASE(1, __VA_ARGS__) CASE(2, __VA_ARGS__)
 #define CASES_3(...) CASES_2(__VA_ARGS__) CASE(3, __VA_ARGS__)
-#define CASES_6(...) CASES_3(__VA_ARGS__) CASE(4, __VA_ARGS__) CASE(5, __VA_ARGS__) CASE(6, __VA_ARGS__)
+#define CASES_4(...) CASES_3(__VA_ARGS__) CASE(4, __VA_ARGS__)
+#define CASES_6(...) CASES_4(__VA_ARGS__) CASE(5, __VA_ARGS__) CASE(6, __VA_ARGS__)
+#define CASES_8(...) CASES_6(__VA_ARGS__) CASE(7, __VA_ARGS__) CASE(8, __VA_ARGS__)
+#define CASES_12(...)                                                                     \
+  CASES_8(__VA_ARGS__) CASE(9, __VA_ARGS__) CASE(10, __VA_ARGS__) CASE(11, __VA_ARGS__) \
+  CASE(12, __VA_ARGS__)

@@ -13,7 +13,11 @@
 #define ISA_TABLE rnnfast_avx2
 #define VBYTES 32
 #define MR 3
-#define CASES CASES_3
+#define MR_3 4
+#define MR_2 6
+#define CASES_MR CASES_3
+#define CASES_MR_3 CASES_4
+#define CASES_MR_2 CASES_6
 #define FMA_f32 _mm256_fmadd_ps
 #define FMA_f64 _mm256_fmadd_pd
 #define MIN_f32 _mm256_min_ps

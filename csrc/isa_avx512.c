@@ -14,7 +14,11 @@
 #define ISA_TABLE rnnfast_avx512
 #define VBYTES 64
 #define MR 6
-#define CASES CASES_6
+#define MR_3 8
+#define MR_2 12
+#define CASES_MR CASES_6
+#define CASES_MR_3 CASES_8
+#define CASES_MR_2 CASES_12
 #define FMA_f32 _mm512_fmadd_ps
 #define FMA_f64 _mm512_fmadd_pd
 #define MIN_f32 _mm512_min_ps

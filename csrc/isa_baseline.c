@@ -5,7 +5,11 @@
 #define ISA_TABLE rnnfast_baseline
 #define VBYTES 16
 #define MR 2
-#define CASES CASES_2
+#define MR_3 2
+#define MR_2 4
+#define CASES_MR CASES_2
+#define CASES_MR_3 CASES_2
+#define CASES_MR_2 CASES_4
 #ifdef __SSE2__
 #include <emmintrin.h>
 #define MIN_f32 _mm_min_ps

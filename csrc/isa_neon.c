@@ -8,7 +8,11 @@
 #define ISA_TABLE rnnfast_neon
 #define VBYTES 16
 #define MR 6
-#define CASES CASES_6
+#define MR_3 8
+#define MR_2 12
+#define CASES_MR CASES_6
+#define CASES_MR_3 CASES_8
+#define CASES_MR_2 CASES_12
 #define FMA_f32(a, b, c) vfmaq_f32(c, a, b)
 #define FMA_f64(a, b, c) vfmaq_f64(c, a, b)
 #define MIN_f32 vminq_f32

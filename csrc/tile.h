@@ -1,34 +1,114 @@
 /* The register tile that everything is made of.
  *
- * A tile is `mr` rows x `nv` vectors of accumulators, kept in registers over the whole sum: with 32
- * registers 6 x 4 accumulators + 4 vectors of b + a broadcast; with 16, 3 x 4 + 1 + 3 (b is then
- * loaded once per vector and used for all rows: any other order spills). Per k a 6 x 4 tile issues
- * 10 loads for 24 FMAs. Each accumulator is one chain of FMAs, k ascending, so neither the height
- * of the tile nor a stop in memory between two stretches of k changes a bit. */
+ * A tile is `mr` rows x `nv` vectors of accumulators, kept in registers over the whole sum. Each accumulator
+ * is one chain of FMAs, k ascending, so neither the shape of the tile nor a stop in memory between two
+ * stretches of k changes a bit.
+ *
+ * With 32 registers it is 6 x 4 accumulators + 4 vectors of b + a broadcast: 10 loads for 24 FMAs. Narrower
+ * panels have taller tiles, 8 x 3 and 12 x 2, with as many accumulators: 4 to 13 per cent less time for the
+ * GRU than 6 x 3. (Two passes of 12 x 2 for a panel of 4 ask the second cache for half as much, but load 14
+ * times, from rows that may share a set of the first cache: 1 to 5 per cent more.) With 16 registers it is
+ * 3 x 4 + 1 + 3, b then loaded once per vector and used for all rows, or 4 x 3 + 3 + 1, a broadcast at a time:
+ * any other order spills. 4 x 3 takes 10 per cent less than 3 x 3, with 4 rows 27. */
+
+static const REAL zeros[4 * L] = {0};
 
 INLINE ptrdiff_t panels_of(ptrdiff_t n) { return (n + L - 1) / L; }
 
-/* While a panel is in use, its first tiles fetch the next one, a share each. */
-#define SHARES 4
+/* The rows of a tile on a panel of nv vectors. */
+INLINE int height_of(ptrdiff_t nv) { return nv == 4 ? MR : nv == 3 ? MR_3 : MR_2; }
 
-/* acc[4 m + v] += a[m rs + k ks] * b[k][v] for k < K.
+/* While a panel of weights beyond the second cache is in use, its first tiles fetch the next one, a share
+ * each.
  *
- * Weights beyond the second cache arrive at 8 bytes a cycle (Granite Rapids, one core), a third of
- * what a tile eats. So the next panel is fetched meanwhile, from `ahead` on. In halves a tile would ask
- * for 10 bytes a cycle, in quarters it is 5: 2 to 6 per cent less time from H = 256 on. Unrolling keeps
- * the loop's own additions off the ports of the FMAs: 84 -> 90 per cent of the peak at K = 256. */
+ * They arrive at 8 bytes a cycle (Granite Rapids, one core). Fetched in halves the next panel would take 10
+ * bytes a cycle, in quarters it is 5: 8 to 13 per cent less time at (B, H) = (64, 256) and (64, 512). Weights
+ * of up to NEAR bytes stay in that cache (2 MiB) anyhow: to ask for them twice costs 4 per cent of a step of 4
+ * rows. */
+#define SHARES 4
+#define NEAR 1700000
+
+/* acc[m nv + v] += a[m rs + k ks] * b[k][v] for k < K; with `fetch`, `ahead` is fetched meanwhile. */
 INLINE void madd(int mr, int nv, V *acc, const REAL *a, ptrdiff_t rs, ptrdiff_t ks, ptrdiff_t K,
-                 const REAL *b, const REAL *ahead) {
-  enum { LINE = 64 / sizeof(REAL) };
-  UNROLL_4 for (ptrdiff_t k = 0; k < K; k++, a += ks, b += nv * L, ahead += nv * L / SHARES) {
-    V s[MR];
-    UNROLL for (int i = 0; i < nv * L / SHARES; i += LINE) __builtin_prefetch(ahead + i, 0, 2);
-    UNROLL for (int m = 0; m < mr; m++) s[m] = splat(a[m * rs]);
-    UNROLL for (int v = 0; v < nv; v++) {
-      const V w = load(b + v * L);
-      UNROLL for (int m = 0; m < mr; m++) acc[4 * m + v] = fma_(s[m], w, acc[4 * m + v]);
+                 const REAL *b, int fetch, const REAL *ahead) {
+  /* Every 4 rows have a pointer of their own, and the compiler must not know their distance: from one
+   * pointer on it would keep all multiples of rs, some of them in vector registers. */
+  const REAL *row[3] = {a, a + 4 * rs, a + 8 * rs};
+  if (!__builtin_constant_p(rs)) UNROLL for (int j = 1; 4 * j < mr; j++) HIDE(row[j]);
+  /* Unrolling keeps the loop's own additions off the ports of the FMAs: 84 -> 90 per cent of the peak at
+   * K = 256. */
+  UNROLL_4 for (ptrdiff_t k = 0; k < K; k++, b += nv * L, ahead += nv * L / SHARES) {
+    V s[MR_2], w[4];
+    if (fetch) __builtin_prefetch(ahead, 0, 2);
+    if (mr < nv) {
+      UNROLL for (int m = 0; m < mr; m++) s[m] = splat(row[m / 4][m % 4 * rs]);
+      UNROLL for (int v = 0; v < nv; v++) {
+        w[v] = load(b + v * L);
+        UNROLL for (int m = 0; m < mr; m++) acc[m * nv + v] = fma_(s[m], w[v], acc[m * nv + v]);
+      }
+    } else {
+      UNROLL for (int v = 0; v < nv; v++) w[v] = load(b + v * L);
+      UNROLL for (int m = 0; m < mr; m++) {
+        s[m] = splat(row[m / 4][m % 4 * rs]);
+        UNROLL for (int v = 0; v < nv; v++) acc[m * nv + v] = fma_(s[m], w[v], acc[m * nv + v]);
+      }
     }
+    UNROLL for (int j = 0; 4 * j < mr; j++) row[j] += ks;
   }
+}
+
+/* A sum over k: the reals of each row of a, `runs` stretches of `run`, `stride` apart, times b, a panel of nv
+ * vectors for each. Meanwhile the `next` panel is fetched unless it is NULL. */
+typedef struct {
+  const REAL *a;
+  ptrdiff_t lda, run, runs, stride;
+  const REAL *b, *next;
+} sum_t;
+
+/* acc += the sum of the mr rows of a from r on; tile i of its panel. */
+INLINE void add_sum(int mr, int nv, V *acc, const sum_t *s, ptrdiff_t i, ptrdiff_t r) {
+  const REAL *a = s->a + r * s->lda, *b = s->b;
+  const REAL *ahead = s->next && i < SHARES ? s->next + i * s->run * s->runs * nv * L / SHARES : NULL;
+  for (ptrdiff_t j = 0; j < s->runs; j++, a += s->stride, b += s->run * nv * L) {
+    if (ahead) madd(mr, nv, acc, a, s->lda, 1, s->run, b, 1, ahead + j * s->run * nv * L / SHARES);
+    else madd(mr, nv, acc, a, s->lda, 1, s->run, b, 0, b);
+  }
+}
+
+/* to[m][v] = from[m][v] + the sums, one chain; without `from` it begins at zero and is added to `to` when it
+ * is complete. */
+INLINE void tile(int mr, int nv, const sum_t *s, int sums, const REAL *from, ptrdiff_t ldfrom, REAL *to,
+                 ptrdiff_t ldto, ptrdiff_t i, ptrdiff_t r) {
+  const int apart = !from;
+  if (apart) from = zeros, ldfrom = 0;
+  V acc[2 * MR_2];
+  UNROLL for (int m = 0; m < mr; m++)
+    UNROLL for (int v = 0; v < nv; v++) acc[m * nv + v] = load(from + m * ldfrom + v * L);
+  for (; sums; sums--, s++) add_sum(mr, nv, acc, s, i, r);
+  if (apart)
+    UNROLL for (int m = 0; m < mr; m++)
+      UNROLL for (int v = 0; v < nv; v++) acc[m * nv + v] += load(to + m * ldto + v * L);
+  UNROLL for (int m = 0; m < mr; m++)
+    UNROLL for (int v = 0; v < nv; v++) store(to + m * ldto + v * L, acc[m * nv + v]);
+}
+
+/* FUNCTION(nv, mr) with both constant, for the sizes that tiles have. */
+#define FOR_SIZE(nv, mr, FUNCTION)                        \
+  switch (nv) {                                           \
+    case 1: switch (mr) { CASES_MR_2(FUNCTION, 1) } break; \
+    case 2: switch (mr) { CASES_MR_2(FUNCTION, 2) } break; \
+    case 3: switch (mr) { CASES_MR_3(FUNCTION, 3) } break; \
+    case 4: switch (mr) { CASES_MR(FUNCTION, 4) } break;   \
+  }
+
+/* Tile i of a panel of nv vectors, its mr rows from r on. All sizes at every place of use would be twice the
+ * code of the whole package, so what becomes of the sums reads them from memory, which costs nothing
+ * measurable. What a call must wait for before its first FMA does cost: with `s` put together anew for each
+ * panel 4 per cent of a step of 4 rows. */
+static NOINLINE void product(const sum_t *s, int sums, int nv, const REAL *from, ptrdiff_t ldfrom, REAL *to,
+                             ptrdiff_t ldto, ptrdiff_t i, ptrdiff_t r, int mr) {
+#define TILE(nv, mr) tile(mr, nv, s, sums, from, ldfrom, to, ldto, i, r)
+  FOR_SIZE(nv, mr, TILE)
 }
 
 /* One row, n sums side by side: acc[4 j + v] += a[j as + k] * b[j bs + k][v]. One sum alone would wait for
@@ -51,16 +131,6 @@ INLINE void madd_row(int n, int nv, V *acc, const REAL *a, ptrdiff_t as, ptrdiff
     else { F(p_, 1); left_ = 0; }                                       \
   }
 
-/* Where tile i begins of the `size` reals from `next` on; later tiles fetch what is there. */
-INLINE const REAL *share_of(const REAL *next, const REAL *here, ptrdiff_t size, ptrdiff_t i) {
-  return i < SHARES ? next + i * size / SHARES : here;
-}
-
-/* For tile i on panel p of `panels`, each of `size` reals from b on. */
-INLINE const REAL *ahead_of(const REAL *b, ptrdiff_t p, ptrdiff_t panels, ptrdiff_t size, ptrdiff_t i) {
-  return share_of(b + (p + 1 < panels ? p + 1 : 0) * size, b + p * size, size, i);
-}
-
 /* Put a tile's pre-activations where a loop over its rows can read them: still the first cache, and
  * the activations need the registers. */
 INLINE void spill(REAL *to, const V *acc, int mr) {
@@ -74,9 +144,9 @@ INLINE place_t further(place_t at, ptrdiff_t i) {
   return (place_t){at.row + i * at.down, at.panel + i * !at.down, at.down};
 }
 
-/* Rows are cut into tiles as even as can be: 7 rows are 4 + 3, not 6 + 1. */
-#define FOR_TILES(rows, TILE, ...)                                                \
-  for (ptrdiff_t tiles_ = ((rows) + MR - 1) / MR, low_ = tiles_ ? (rows) / tiles_ : 0, \
-                 high_ = (rows) - low_ * tiles_, r_ = 0, i_ = 0, mr_;             \
-       mr_ = low_ + (i_ < high_), i_ < tiles_; r_ += mr_, i_++)                   \
-    switch (mr_) { CASES(TILE, __VA_ARGS__, i_, r_) }
+/* TILE(..., i, r, mr) for all rows, cut into tiles as even as can be: 13 rows are 7 + 6, not 12 + 1. */
+#define FOR_TILES(rows, most, TILE, ...)                                                     \
+  for (ptrdiff_t tiles_ = ((rows) + (most) - 1) / (most), low_ = tiles_ ? (rows) / tiles_ : 0, \
+                 high_ = (rows) - low_ * tiles_, r_ = 0, i_ = 0, mr_;                        \
+       mr_ = low_ + (i_ < high_), i_ < tiles_; r_ += mr_, i_++)                              \
+    TILE(__VA_ARGS__, i_, r_, (int)mr_);

@@ -50,44 +50,42 @@ INLINE void wgrad_dz(REAL *to, ptrdiff_t apart, const REAL *dz, ptrdiff_t lddz, 
  * tile are fetched, which have been out of the near caches since the last block of k (3 per cent of the
  * time at H = 512, 6 at 1,024). */
 INLINE void wgrad_tile(const REAL *a, ptrdiff_t lda, const REAL *b, ptrdiff_t kb, REAL *const *row,
-                       ptrdiff_t j, ptrdiff_t valid, int first, int nv, ptrdiff_t tile, ptrdiff_t r,
-                       int mr) {
-  (void)tile;
-  V acc[4 * MR];
+                       ptrdiff_t j, ptrdiff_t valid, int first, int nv, ptrdiff_t r, int mr) {
+  V acc[2 * MR_2];
   UNROLL for (int m = 0; m < mr; m++)
     UNROLL for (int v = 0; v < nv; v++)
-      acc[4 * m + v] = first ? splat(0) : load_up_to(row[r + m] + j + v * L, valid - v * L);
+      acc[m * nv + v] = first ? splat(0) : load_up_to(row[r + m] + j + v * L, valid - v * L);
   if (!first)
     UNROLL for (int m = 0; m < mr; m++)
       UNROLL for (int v = 0; v < nv; v++) __builtin_prefetch(row[r + mr + m] + j + v * L, 1);
-  madd(mr, nv, acc, a + r, 1, lda, kb, b, b); /* b is near already */
+  madd(mr, nv, acc, a + r, 1, lda, kb, b, 0, b);
   UNROLL for (int m = 0; m < mr; m++)
     UNROLL for (int v = 0; v < nv; v++)
-      store_up_to(row[r + m] + j + v * L, acc[4 * m + v], valid - v * L);
+      store_up_to(row[r + m] + j + v * L, acc[m * nv + v], valid - v * L);
 }
 
-#define WGRAD_PANEL(nv) FOR_TILES(rows, wgrad_tile, a, lda, b, kb, row, j, valid, first, nv)
+static void wgrad_tiles(const REAL *a, ptrdiff_t lda, const REAL *b, ptrdiff_t kb, REAL *const *row,
+                        ptrdiff_t j, ptrdiff_t valid, int first, int nv, ptrdiff_t i, ptrdiff_t r, int mr) {
+  (void)i;
+#define WGRAD_TILE(nv, mr) wgrad_tile(a, lda, b, kb, row, j, valid, first, nv, r, mr)
+  FOR_SIZE(nv, mr, WGRAD_TILE)
+}
 
 /* One term, `units` units from u0 on, one block of k. */
 static void wgrad_block(const rnnfast_term *t, const REAL *dz, ptrdiff_t lda, const REAL *b, ptrdiff_t kb,
                         ptrdiff_t H, ptrdiff_t u0, ptrdiff_t units, int first) {
   const ptrdiff_t rows = t->slots * units;
   const REAL *a = dz + t->first * units;
-  REAL *row[4 * L + MR];
+  REAL *row[4 * L + MR_2];
   for (int s = 0; s < t->slots; s++) {
     REAL *c = (REAL *)t->c + (t->gate[s] * H + u0) * t->ldc;
     for (ptrdiff_t u = 0; u < units; u++) row[s * units + u] = c + u * t->ldc;
   }
-  for (int m = 0; m < MR; m++) row[rows + m] = row[m] + 4 * L; /* after the last tile the next columns */
+  for (int m = 0; m < MR_2; m++) row[rows + m] = row[m] + 4 * L; /* after the last tile the next columns */
   for (ptrdiff_t j = 0; j < t->n; j += 4 * L) {
-    const ptrdiff_t valid = t->n - j;
-    switch (panels_of(valid)) {
-      case 1: WGRAD_PANEL(1); break;
-      case 2: WGRAD_PANEL(2); break;
-      case 3: WGRAD_PANEL(3); break;
-      default: WGRAD_PANEL(4); break;
-    }
-    b += kb * (panels_of(valid) < 4 ? panels_of(valid) : 4) * L;
+    const int nv = t->n - j < 4 * L ? (int)panels_of(t->n - j) : 4;
+    FOR_TILES(rows, height_of(nv), wgrad_tiles, a, lda, b, kb, row, j, t->n - j, first, nv)
+    b += kb * nv * L;
   }
 }
 
