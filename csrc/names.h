@@ -110,3 +110,5 @@
 #define add_sum N(add_sum)
 #define gru_sums N(gru_sums)
 #define next_panel N(next_panel)
+#define in_place N(in_place)
+#define outputs_t N(outputs_t)

@@ -28,16 +28,16 @@ INLINE int height_of(ptrdiff_t nv) { return nv == 4 ? MR : nv == 3 ? MR_3 : MR_2
 #define SHARES 4
 #define NEAR 1700000
 
-/* acc[m nv + v] += a[m rs + k ks] * b[k][v] for k < K; with `fetch`, `ahead` is fetched meanwhile. */
+/* acc[m nv + v] += a[m rs + k ks] * b[k bs + v L] for k < K; with `fetch`, `ahead` is fetched meanwhile. */
 INLINE void madd(int mr, int nv, V *acc, const REAL *a, ptrdiff_t rs, ptrdiff_t ks, ptrdiff_t K,
-                 const REAL *b, int fetch, const REAL *ahead) {
+                 const REAL *b, ptrdiff_t bs, int fetch, const REAL *ahead) {
   /* Every 4 rows have a pointer of their own, and the compiler must not know their distance: from one
    * pointer on it would keep all multiples of rs, some of them in vector registers. */
   const REAL *row[3] = {a, a + 4 * rs, a + 8 * rs};
   if (!__builtin_constant_p(rs)) UNROLL for (int j = 1; 4 * j < mr; j++) HIDE(row[j]);
   /* Unrolling keeps the loop's own additions off the ports of the FMAs: 84 -> 90 per cent of the peak at
    * K = 256. */
-  UNROLL_4 for (ptrdiff_t k = 0; k < K; k++, b += nv * L, ahead += nv * L / SHARES) {
+  UNROLL_4 for (ptrdiff_t k = 0; k < K; k++, b += bs, ahead += nv * L / SHARES) {
     V s[MR_2], w[4];
     if (fetch) __builtin_prefetch(ahead, 0, 2);
     if (mr < nv) {
@@ -70,8 +70,8 @@ INLINE void add_sum(int mr, int nv, V *acc, const sum_t *s, ptrdiff_t i, ptrdiff
   const REAL *a = s->a + r * s->lda, *b = s->b;
   const REAL *ahead = s->next && i < SHARES ? s->next + i * s->run * s->runs * nv * L / SHARES : NULL;
   for (ptrdiff_t j = 0; j < s->runs; j++, a += s->stride, b += s->run * nv * L) {
-    if (ahead) madd(mr, nv, acc, a, s->lda, 1, s->run, b, 1, ahead + j * s->run * nv * L / SHARES);
-    else madd(mr, nv, acc, a, s->lda, 1, s->run, b, 0, b);
+    if (ahead) madd(mr, nv, acc, a, s->lda, 1, s->run, b, nv * L, 1, ahead + j * s->run * nv * L / SHARES);
+    else madd(mr, nv, acc, a, s->lda, 1, s->run, b, nv * L, 0, b);
   }
 }
 
