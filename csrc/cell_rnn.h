@@ -36,9 +36,39 @@ INLINE void rnn_tile(const rnnfast_packed *w, const rnnfast_step *s, const sums_
   rnn_finish(w, s, u, nv, r, mr);
 }
 
+/* A single row, np panels of nv vectors. */
+INLINE void rnn_row(const rnnfast_packed *w, const rnnfast_step *s, int nv, ptrdiff_t p, int np) {
+  V acc[4 * 3];
+  const ptrdiff_t u = p * 4 * L, nx = 4 * L * w->I, nh = 4 * L * w->P;
+  const REAL *start = start_of(w, s, 0) + u;
+  REAL *h = (REAL *)s->h_next + u;
+  UNROLL for (int j = 0; j < np; j++)
+    UNROLL for (int v = 0; v < nv; v++) acc[4 * j + v] = load(start + (4 * j + v) * L);
+  if (!s->init) madd_row(np, nv, acc, s->x, 0, w->I, (const REAL *)w->x + p * nx, nx);
+  madd_row(np, nv, acc, s->h, 0, w->P, (const REAL *)w->h + p * nh, nh);
+  UNROLL for (int j = 0; j < np; j++)
+    UNROLL for (int v = 0; v < nv; v++) store(h + (4 * j + v) * L, acc[4 * j + v]);
+  for (int j = 0; j < np; j++) rnn_finish(w, s, u + j * 4 * L, nv, 0, 1);
+}
+
+static void rnn_one(const rnnfast_packed *w, const rnnfast_step *s) {
+  const ptrdiff_t full = panels_of(w->H) / 4;
+#define RNN_ROW(p, np) rnn_row(w, s, 4, p, np)
+  FOR_ROW(full, RNN_ROW)
+  switch (panels_of(w->H) % 4) {
+    case 1: rnn_row(w, s, 1, full, 1); break;
+    case 2: rnn_row(w, s, 2, full, 1); break;
+    case 3: rnn_row(w, s, 3, full, 1); break;
+  }
+}
+
 static void rnn_step(const rnnfast_packed *w, const rnnfast_step *s) {
   const ptrdiff_t vectors = panels_of(w->H);
   reset_rows(s->rows, s->reset, s->h, s->ldh, w->P);
+  if (s->rows == 1) {
+    rnn_one(w, s);
+    return;
+  }
   sums_t xh = sums_of(w, s, (vectors + 3) / 4, 4, 4);
   for (ptrdiff_t p = 0; 4 * p < vectors; p++, next_panel(&xh)) {
     const int nv = vectors - 4 * p < 4 ? (int)(vectors - 4 * p) : 4;

@@ -112,3 +112,5 @@
 #define next_panel N(next_panel)
 #define in_place N(in_place)
 #define outputs_t N(outputs_t)
+#define rnn_row N(rnn_row)
+#define rnn_one N(rnn_one)
