@@ -73,7 +73,7 @@ INLINE void gru_row(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p,
   V acc[4 * 3];
   REAL a[4 * 3 * L] __attribute__((aligned(VBYTES)));
   const REAL *bias = (const REAL *)w->bias + p * 4 * L;
-  const REAL *start = s->init ? (const REAL *)s->init + p * 4 * L : bias;
+  const REAL *start = start_of(w, s, 0) + p * 4 * L;
   const ptrdiff_t nx = 3 * L * w->I, nh = 3 * L * w->P;
   UNROLL for (int v = 0; v < 4 * np; v++) acc[v] = load((v % 4 == 3 ? bias : start) + v * L);
   if (!s->init) madd_row(np, 3, acc, s->x, 0, w->I, (const REAL *)w->x + p * nx, nx);

@@ -80,7 +80,7 @@ INLINE void lstm_tile(const rnnfast_packed *w, const rnnfast_step *s, const sums
 INLINE void lstm_row(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p, int np) {
   V acc[4 * 3];
   REAL a[4 * 3 * L] __attribute__((aligned(VBYTES)));
-  const REAL *start = (const REAL *)(s->init ? s->init : w->bias) + p * 4 * L;
+  const REAL *start = start_of(w, s, 0) + p * 4 * L;
   const ptrdiff_t nx = 4 * L * w->I, nh = 4 * L * w->P;
   UNROLL for (int v = 0; v < 4 * np; v++) acc[v] = load(start + v * L);
   if (!s->init) madd_row(np, 4, acc, s->x, 0, w->I, (const REAL *)w->x + p * nx, nx);

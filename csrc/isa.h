@@ -27,7 +27,7 @@
 #define L ((int)(VBYTES / sizeof(REAL)))
 
 /* Cases of a switch over the heights of tile. An ISA file defines MR, MR_3 and MR_2, the rows of the tallest
- * tile 4, 3 and up to 2 vectors wide, and the cases of each. */
+ * tile 4, 3 and up to 2 vectors wide, and the cases of each. MR_2 is at least 4, a group of activations. */
 #define CASE(m, TILE, ...) case m: TILE(__VA_ARGS__, m); break;
 #define CASES_2(...) CASE(1, __VA_ARGS__) CASE(2, __VA_ARGS__)
 #define CASES_3(...) CASES_2(__VA_ARGS__) CASE(3, __VA_ARGS__)

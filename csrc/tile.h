@@ -5,11 +5,11 @@
  * stretches of k changes a bit.
  *
  * With 32 registers it is 6 x 4 accumulators + 4 vectors of b + a broadcast: 10 loads for 24 FMAs. Narrower
- * panels have taller tiles, 8 x 3 and 12 x 2, with as many accumulators: 4 to 13 per cent less time for the
- * GRU than 6 x 3. (Two passes of 12 x 2 for a panel of 4 ask the second cache for half as much, but load 14
- * times, from rows that may share a set of the first cache: 1 to 5 per cent more.) With 16 registers it is
- * 3 x 4 + 1 + 3, b then loaded once per vector and used for all rows, or 4 x 3 + 3 + 1, a broadcast at a time:
- * any other order spills. 4 x 3 takes 10 per cent less than 3 x 3, with 4 rows 27. */
+ * panels have taller tiles, 8 x 3 and 12 x 2, with as many accumulators: the GRU at B = 64, H = 256 takes 4
+ * per cent less time than with 6 x 3. (Two passes of 12 x 2 for a panel of 4 ask the second cache for half as
+ * much, but load 14 times, from rows that may share a set of the first cache: 1 to 5 per cent more.) With 16
+ * registers it is 3 x 4 + 1 + 3, b then loaded once per vector and used for all rows, or 4 x 3 + 3 + 1, a
+ * broadcast at a time: any other order spills. 4 x 3 takes 10 per cent less than 3 x 3, with 4 rows 27. */
 
 static const REAL zeros[4 * L] = {0};
 
@@ -22,9 +22,9 @@ INLINE int height_of(ptrdiff_t nv) { return nv == 4 ? MR : nv == 3 ? MR_3 : MR_2
  * each.
  *
  * They arrive at 8 bytes a cycle (Granite Rapids, one core). Fetched in halves the next panel would take 10
- * bytes a cycle, in quarters it is 5: 8 to 13 per cent less time at (B, H) = (64, 256) and (64, 512). Weights
- * of up to NEAR bytes stay in that cache (2 MiB) anyhow: to ask for them twice costs 4 per cent of a step of 4
- * rows. */
+ * bytes a cycle, in quarters it is 5, 2 to 6 per cent less time from H = 256 on; not fetching takes 8 to 10 more
+ * (LSTM, B = 64, H = 256 and 512). Weights of up to NEAR bytes stay in that cache (2 MiB) anyhow: to ask for
+ * them twice costs 4 per cent of a step of 4 rows. */
 #define SHARES 4
 #define NEAR 1700000
 
@@ -131,10 +131,10 @@ INLINE void madd_row(int n, int nv, V *acc, const REAL *a, ptrdiff_t as, ptrdiff
     else { F(p_, 1); left_ = 0; }                                       \
   }
 
-/* Put a tile's pre-activations where a loop over its rows can read them: still the first cache, and
+/* Put the pre-activations of n panels of a single row where a loop can read them: still the first cache, and
  * the activations need the registers. */
-INLINE void spill(REAL *to, const V *acc, int mr) {
-  UNROLL for (int i = 0; i < 4 * mr; i++) store(to + i * L, acc[i]);
+INLINE void spill(REAL *to, const V *acc, int n) {
+  UNROLL for (int i = 0; i < 4 * n; i++) store(to + i * L, acc[i]);
 }
 
 /* Where the first of some unit vectors stands: row and panel. The next is below it or beside it. */

@@ -48,7 +48,7 @@ INLINE void wgrad_dz(REAL *to, ptrdiff_t apart, const REAL *dz, ptrdiff_t lddz, 
 }
 
 /* Whether tiles read b's rows where they are: whole vectors, near each other. Up to 512 bytes apart it takes 0
- * to 15 per cent less time, the more the fewer outputs share a copy; from 1 KiB on, 3 to 17 per cent more. */
+ * to 15 per cent less time, the more the fewer outputs share a copy; from 1 KiB on, up to 17 per cent more. */
 static int in_place(const rnnfast_term *t) {
   return !t->rows && t->vec == L && t->n % L == 0 && t->ldb * (ptrdiff_t)sizeof(REAL) <= 512;
 }
