@@ -30,7 +30,7 @@ INLINE void gru_units(const rnnfast_packed *w, const rnnfast_step *s, place_t at
       store(g + 3 * L, load(a + (4 * i + 3) * L));
     }
     store((REAL *)s->h_next + row * s->ldh_next + u, h);
-    store_up_to((REAL *)s->y + row * s->ldy + u, h, w->H - u);
+    store_up_to(output_of(s, row) + u, h, w->H - u);
   }
 }
 
@@ -76,7 +76,7 @@ INLINE void gru_row(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p,
   const REAL *start = start_of(w, s, 0) + p * 4 * L;
   const ptrdiff_t nx = 3 * L * w->I, nh = 3 * L * w->P;
   UNROLL for (int v = 0; v < 4 * np; v++) acc[v] = load((v % 4 == 3 ? bias : start) + v * L);
-  if (!s->init) madd_row(np, 3, acc, s->x, 0, w->I, (const REAL *)w->x + p * nx, nx);
+  if (!s->init) madd_row(np, 3, acc, input_of(s, 0), 0, w->I, (const REAL *)w->x + p * nx, nx);
   madd_row(np, 3, acc + 1, s->h, 0, w->P, (const REAL *)w->h + p * nh, nh);
   spill(a, acc, np);
   gru_finish(w, s, (place_t){0, p, 0}, np, a);
@@ -139,7 +139,7 @@ static void gru_before_step(const rnnfast_packed *w, const rnnfast_step *s) {
       .c = gates, .ldc = s->ldgates, .c_panel = 16 * L, .c_vec = 4 * L, .whole = 1});
   for (ptrdiff_t r = 0; r < s->rows; r++)
     for (ptrdiff_t u = 0; u < w->H; u += L) {
-      REAL *g = gates + r * s->ldgates + 4 * u, *y = (REAL *)s->y + r * s->ldy + u;
+      REAL *g = gates + r * s->ldgates + 4 * u, *y = output_of(s, r) + u;
       const V n = tanh_(load(g));
       const V out = gru_state(n, load(g + 2 * L), load((const REAL *)s->h + r * s->ldh + u));
       store(g, n);

@@ -53,7 +53,7 @@ INLINE void lstm_output(const rnnfast_packed *w, const rnnfast_step *s, place_t 
       store((REAL *)s->work + row * s->ldwork + u, h[i]);
     } else {
       store((REAL *)s->h_next + row * s->ldh_next + u, h[i]);
-      store_up_to((REAL *)s->y + row * s->ldy + u, h[i], w->P - u);
+      store_up_to(output_of(s, row) + u, h[i], w->P - u);
     }
   }
 }
@@ -83,7 +83,7 @@ INLINE void lstm_row(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p
   const REAL *start = start_of(w, s, 0) + p * 4 * L;
   const ptrdiff_t nx = 4 * L * w->I, nh = 4 * L * w->P;
   UNROLL for (int v = 0; v < 4 * np; v++) acc[v] = load(start + v * L);
-  if (!s->init) madd_row(np, 4, acc, s->x, 0, w->I, (const REAL *)w->x + p * nx, nx);
+  if (!s->init) madd_row(np, 4, acc, input_of(s, 0), 0, w->I, (const REAL *)w->x + p * nx, nx);
   madd_row(np, 4, acc, s->h, 0, w->P, (const REAL *)w->h + p * nh, nh);
   spill(a, acc, np);
   lstm_finish(w, s, (place_t){0, p, 0}, np, a);
@@ -103,7 +103,7 @@ static void lstm_step(const rnnfast_packed *w, const rnnfast_step *s) {
       .stride = w->H, .b = w->r, .c = s->h_next, .ldc = s->ldh_next, .c_panel = 4 * L, .c_vec = L,
       .whole = 1});
   for (ptrdiff_t r = 0; r < s->rows; r++)
-    memcpy((REAL *)s->y + r * s->ldy, (REAL *)s->h_next + r * s->ldh_next, w->P * sizeof(REAL));
+    memcpy(output_of(s, r), (REAL *)s->h_next + r * s->ldh_next, w->P * sizeof(REAL));
 }
 
 /* n unit vectors of row r from unit u on. */

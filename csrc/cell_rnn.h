@@ -14,7 +14,7 @@ INLINE V act_dpoint(int act, V h, V dh) {
 static void rnn_finish(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t u, int nv, ptrdiff_t r,
                        int mr) {
   for (ptrdiff_t row = r; row < r + mr; row++) {
-    REAL *h = (REAL *)s->h_next + row * s->ldh_next, *y = (REAL *)s->y + row * s->ldy;
+    REAL *h = (REAL *)s->h_next + row * s->ldh_next, *y = output_of(s, row);
     REAL *g = (REAL *)s->gates + row * s->ldgates;
     V a[4] = {{0}};
     for (int v = 0; v < nv; v++) a[v] = load(h + u + v * L);
@@ -44,7 +44,7 @@ INLINE void rnn_row(const rnnfast_packed *w, const rnnfast_step *s, int nv, ptrd
   REAL *h = (REAL *)s->h_next + u;
   UNROLL for (int j = 0; j < np; j++)
     UNROLL for (int v = 0; v < nv; v++) acc[4 * j + v] = load(start + (4 * j + v) * L);
-  if (!s->init) madd_row(np, nv, acc, s->x, 0, w->I, (const REAL *)w->x + p * nx, nx);
+  if (!s->init) madd_row(np, nv, acc, input_of(s, 0), 0, w->I, (const REAL *)w->x + p * nx, nx);
   madd_row(np, nv, acc, s->h, 0, w->P, (const REAL *)w->h + p * nh, nh);
   UNROLL for (int j = 0; j < np; j++)
     UNROLL for (int v = 0; v < nv; v++) store(h + (4 * j + v) * L, acc[4 * j + v]);

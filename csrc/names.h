@@ -114,3 +114,6 @@
 #define outputs_t N(outputs_t)
 #define rnn_row N(rnn_row)
 #define rnn_one N(rnn_one)
+#define row_of N(row_of)
+#define input_of N(input_of)
+#define output_of N(output_of)

@@ -120,12 +120,13 @@ static void pack(const rnnfast_weights *w, int backward, void *block, rnnfast_pa
 }
 
 /* bias + w_ih x for any number of rows, laid out as a gate buffer. */
-static void project(const rnnfast_packed *w, ptrdiff_t rows, const void *x, ptrdiff_t ldx, void *init) {
+static void project(const rnnfast_packed *w, ptrdiff_t rows, const void *x, const ptrdiff_t *data_rows,
+                    void *init) {
   const layout_t *lay = &layout[w->cell];
   const ptrdiff_t panels = panels_of(w->H), rnn = w->cell == RNNFAST_RNN, slots = lay->slots;
   gemm(&(gemm_t){
       .rows = rows, .n = panels * lay->x_slots * L, .width = rnn ? 4 : lay->x_slots,
-      .a = x, .lda = ldx, .run = w->I, .runs = 1, .stride = w->I, .b = w->x,
+      .a = x, .a_rows = data_rows, .lda = w->I, .run = w->I, .runs = 1, .stride = w->I, .b = w->x,
       .init = w->bias, .init_panel = 4 * L, .init_vec = L,
       .c = init, .ldc = panels * slots * L, .c_panel = 4 * L, .c_vec = L, .whole = 1});
 }

@@ -44,11 +44,12 @@ typedef struct {
 /* One time step of one block of rows, forward. */
 typedef struct {
   ptrdiff_t rows;
-  const void *x;                     /* (rows, I); used when init is NULL */
+  const ptrdiff_t *data_rows;        /* (rows,) which rows of x and y they are; NULL: those from 0 on */
+  const void *x;                     /* rows of I; used when init is NULL */
   const void *init;                  /* bias + w_ih x already summed, laid out as gates; or NULL */
   void *h;                           /* (rows, Pp) previous output; rows with a reset are zeroed */
   void *h_next;                      /* (rows, Pp) written whole, padding included */
-  void *y;                           /* (rows, P) the same values for the user */
+  void *y;                           /* rows of P: the same values for the user */
   const void *c;                     /* LSTM: (rows, Hp) previous cell state */
   void *c_next;                      /* LSTM: (rows, Hp); may be c itself */
   void *gates;                       /* (rows, slots) saved for backward; NULL: not saved
@@ -61,10 +62,11 @@ typedef struct {
 /* One time step of one block of rows, backward. */
 typedef struct {
   ptrdiff_t rows;
+  const ptrdiff_t *data_rows;        /* (rows,) which rows of dy they are; NULL: those from 0 on */
   void *gates;                       /* in: saved by forward; out: dz */
   const void *h;                     /* GRU: (rows, Pp) previous output */
   const void *c, *c_next;            /* LSTM: (rows, Hp) previous and new cell state */
-  const void *dy;                    /* (rows, P) or NULL */
+  const void *dy;                    /* rows of P, or NULL */
   void *dh;                          /* (rows, Pp) in: gradient of the new state from later steps;
                                         out: of the previous state */
   void *dc;                          /* LSTM: (rows, Hp), likewise */
@@ -103,7 +105,9 @@ typedef struct {
   void (*pack)(const rnnfast_weights *w, int backward, void *block, rnnfast_packed *out);
   void (*step[RNNFAST_CELLS])(const rnnfast_packed *w, const rnnfast_step *s);
   void (*dstep[RNNFAST_CELLS])(const rnnfast_packed *w, const rnnfast_dstep *s);
-  void (*project)(const rnnfast_packed *w, ptrdiff_t rows, const void *x, ptrdiff_t ldx, void *init);
+  /* init of the steps whose rows of x are data_rows[0 .. rows] */
+  void (*project)(const rnnfast_packed *w, ptrdiff_t rows, const void *x, const ptrdiff_t *data_rows,
+                  void *init);
   void (*dinput)(const rnnfast_packed *w, ptrdiff_t rows, const void *dz, void *dx);
   /* g for dw_ih (from x), dw_hh (from h, the previous outputs) and `bias` */
   void (*wgrad_plan)(const rnnfast_packed *w, ptrdiff_t K, const void *dz, const void *x,

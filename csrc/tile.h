@@ -28,20 +28,17 @@ INLINE int height_of(ptrdiff_t nv) { return nv == 4 ? MR : nv == 3 ? MR_3 : MR_2
 #define SHARES 4
 #define NEAR 1700000
 
-/* acc[m nv + v] += a[m rs + k ks] * b[k bs + v L] for k < K; with `fetch`, `ahead` is fetched meanwhile. */
-INLINE void madd(int mr, int nv, V *acc, const REAL *a, ptrdiff_t rs, ptrdiff_t ks, ptrdiff_t K,
-                 const REAL *b, ptrdiff_t bs, int fetch, const REAL *ahead) {
-  /* Every 4 rows have a pointer of their own, and the compiler must not know their distance: from one
-   * pointer on it would keep all multiples of rs, some of them in vector registers. */
-  const REAL *row[3] = {a, a + 4 * rs, a + 8 * rs};
-  if (!__builtin_constant_p(rs)) UNROLL for (int j = 1; 4 * j < mr; j++) HIDE(row[j]);
+/* acc[m nv + v] += row[m][k ks] * b[k bs + v L] for k < K; with `fetch`, `ahead` is fetched meanwhile. Rows
+ * have a pointer each, so they may lie anywhere, which costs nothing (0.99 to 1.01 of the time with a stride). */
+INLINE void madd(int mr, int nv, V *acc, const REAL *const *row, ptrdiff_t ks, ptrdiff_t K, const REAL *b,
+                 ptrdiff_t bs, int fetch, const REAL *ahead) {
   /* Unrolling keeps the loop's own additions off the ports of the FMAs: 84 -> 90 per cent of the peak at
    * K = 256. */
   UNROLL_4 for (ptrdiff_t k = 0; k < K; k++, b += bs, ahead += nv * L / SHARES) {
     V s[MR_2], w[4];
     if (fetch) __builtin_prefetch(ahead, 0, 2);
     if (mr < nv) {
-      UNROLL for (int m = 0; m < mr; m++) s[m] = splat(row[m / 4][m % 4 * rs]);
+      UNROLL for (int m = 0; m < mr; m++) s[m] = splat(row[m][k * ks]);
       UNROLL for (int v = 0; v < nv; v++) {
         w[v] = load(b + v * L);
         UNROLL for (int m = 0; m < mr; m++) acc[m * nv + v] = fma_(s[m], w[v], acc[m * nv + v]);
@@ -49,29 +46,34 @@ INLINE void madd(int mr, int nv, V *acc, const REAL *a, ptrdiff_t rs, ptrdiff_t 
     } else {
       UNROLL for (int v = 0; v < nv; v++) w[v] = load(b + v * L);
       UNROLL for (int m = 0; m < mr; m++) {
-        s[m] = splat(row[m / 4][m % 4 * rs]);
+        s[m] = splat(row[m][k * ks]);
         UNROLL for (int v = 0; v < nv; v++) acc[m * nv + v] = fma_(s[m], w[v], acc[m * nv + v]);
       }
     }
-    UNROLL for (int j = 0; 4 * j < mr; j++) row[j] += ks;
   }
 }
+
+/* Where row r of a step is in data that `rows` index; NULL: in its place. */
+INLINE ptrdiff_t row_of(const ptrdiff_t *rows, ptrdiff_t r) { return rows ? rows[r] : r; }
 
 /* A sum over k: the reals of each row of a, `runs` stretches of `run`, `stride` apart, times b, a panel of nv
  * vectors for each. Meanwhile the `next` panel is fetched unless it is NULL. */
 typedef struct {
   const REAL *a;
+  const ptrdiff_t *rows;
   ptrdiff_t lda, run, runs, stride;
   const REAL *b, *next;
 } sum_t;
 
 /* acc += the sum of the mr rows of a from r on; tile i of its panel. */
 INLINE void add_sum(int mr, int nv, V *acc, const sum_t *s, ptrdiff_t i, ptrdiff_t r) {
-  const REAL *a = s->a + r * s->lda, *b = s->b;
+  const REAL *row[MR_2], *b = s->b;
   const REAL *ahead = s->next && i < SHARES ? s->next + i * s->run * s->runs * nv * L / SHARES : NULL;
-  for (ptrdiff_t j = 0; j < s->runs; j++, a += s->stride, b += s->run * nv * L) {
-    if (ahead) madd(mr, nv, acc, a, s->lda, 1, s->run, b, nv * L, 1, ahead + j * s->run * nv * L / SHARES);
-    else madd(mr, nv, acc, a, s->lda, 1, s->run, b, nv * L, 0, b);
+  UNROLL for (int m = 0; m < mr; m++) row[m] = s->a + row_of(s->rows, r + m) * s->lda;
+  for (ptrdiff_t j = 0; j < s->runs; j++, b += s->run * nv * L) {
+    if (ahead) madd(mr, nv, acc, row, 1, s->run, b, nv * L, 1, ahead + j * s->run * nv * L / SHARES);
+    else madd(mr, nv, acc, row, 1, s->run, b, nv * L, 0, b);
+    UNROLL for (int m = 0; m < mr; m++) row[m] += s->stride;
   }
 }
 

@@ -36,21 +36,11 @@ class Packing(NamedTuple):
     active: Index  # rows of each step
     offset: Index  # first packed row of each step
     rows: Index | None  # (N,) where in (T*B) each packed row is; None: x and y are packed
-    padding: Index  # the other rows of (T*B)
+    padding: Index  # the other rows of (T*B), which are zeroed
 
 
 def packing_of(lengths: Index, T: int, reverse: bool) -> Packing:
-    B = len(lengths)
-    order = np.argsort(-lengths, kind="stable")
-    ordered = lengths[order]
-    steps = np.arange(ordered[0])
-    active = B - np.searchsorted(ordered[::-1], steps, side="right")
-    offset = np.cumsum(active) - active
-    step = np.repeat(steps, active)
-    place = np.arange(len(step)) - offset[step]
-    time = ordered[place] - 1 - step if reverse else step
-    padding = np.flatnonzero(np.arange(T)[:, None] >= lengths)
-    return Packing(order, active, offset, time * B + order[place], padding)
+    return Packing._make(_kernels.packing(lengths, T, reverse))
 
 
 def forward(calls: list[tuple[Any, ...]], threads: int | None) -> list[Outputs]:

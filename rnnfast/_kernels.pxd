@@ -20,6 +20,7 @@ cdef extern from "rnnfast.h" nogil:
 
     ctypedef struct rnnfast_step:
         Py_ssize_t rows
+        const Py_ssize_t *data_rows
         const void *x
         const void *init
         void *h
@@ -34,6 +35,7 @@ cdef extern from "rnnfast.h" nogil:
 
     ctypedef struct rnnfast_dstep:
         Py_ssize_t rows
+        const Py_ssize_t *data_rows
         void *gates
         const void *h
         const void *c
@@ -71,7 +73,7 @@ cdef extern from "rnnfast.h" nogil:
         void (*pack)(const rnnfast_weights *, int, void *, rnnfast_packed *) noexcept nogil
         void (*step[4])(const rnnfast_packed *, const rnnfast_step *) noexcept nogil
         void (*dstep[4])(const rnnfast_packed *, const rnnfast_dstep *) noexcept nogil
-        void (*project)(const rnnfast_packed *, Py_ssize_t, const void *, Py_ssize_t, void *) noexcept nogil
+        void (*project)(const rnnfast_packed *, Py_ssize_t, const void *, const Py_ssize_t *, void *) noexcept nogil
         void (*dinput)(const rnnfast_packed *, Py_ssize_t, const void *, void *) noexcept nogil
         void (*wgrad_plan)(const rnnfast_packed *, Py_ssize_t, const void *, const void *,
                            const Py_ssize_t *, const void *, Py_ssize_t, const Py_ssize_t *, void *, void *,

@@ -24,6 +24,7 @@ class Tape:
 
 _Outputs = tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None, Tape | None]
 
+def packing(lengths: NDArray[np.intp], T: int, reverse: bool) -> tuple[NDArray[np.intp], ...]: ...
 def run_forward(calls: list[tuple[Any, ...]], threads: int) -> list[_Outputs] | None: ...
 def run_backward(
     calls: list[tuple[Any, ...]], threads: int

@@ -6,7 +6,7 @@ Data of one call lies in N *data rows*. A dense sequence has N = T*B of them, ro
 caller stores it. A packed one (`active` given) has the rows of step 0, then those of step 1, ...,
 where row b takes part in steps 0 .. lengths[b] - 1 and rows come longest first, so that the rows of
 a step are a prefix of the rows of the step before and padding does not exist. With `rows` x, y and
-their gradients have them elsewhere: a step's are copied when it is their turn, near the first cache.
+their gradients have them elsewhere, and the kernels find them by these indices.
 
 Saved states have B more rows than the data: in the order of time, slot t holds the state before
 step t (reverse: after it), one slot more than there are steps, so that no step is special.
@@ -159,6 +159,7 @@ cdef Packed packed(const rnnfast_kernels *k, const rnnfast_weights *w, bint back
     return p
 
 include "_arrays.pxi"      # NumPy arrays in and out
+include "_packing.pxi"     # data rows of unequal lengths
 include "_loop.pxi"        # the loop over time: forward_block, backward_block, over_blocks
 include "_products.pxi"    # after it: dx and the weight gradients
 
@@ -249,12 +250,6 @@ cdef bint take_weights(Arrays *a, rnnfast_weights *w, int cell, int act, Py_ssiz
     return a.plain and w.w_ih != NULL and I > 0 and 0 < w.P <= w.H and w.H * gates == rows
 
 
-cdef void zero_rows(char *to, const Py_ssize_t[::1] rows, Py_ssize_t size) noexcept:
-    cdef Py_ssize_t i
-    for i in range(rows.shape[0]):
-        memset(to + rows[i] * size, 0, size)
-
-
 cdef class Forward:
     """A forward pass that is ready to run, and all that it refers to."""
     cdef Run f
@@ -273,7 +268,7 @@ cdef class Forward:
         cdef const cnp.npy_intp *shape = shape_of(self.x)
         cdef Py_ssize_t T = shape[0], B = shape[1], steps = T, batch = B
         cdef rnnfast_weights w
-        cdef const Py_ssize_t[::1] active, offset, rows
+        cdef const Py_ssize_t[::1] active, offset, rows, padding
         cdef const uint8_t[::1] flags
         if self.packing is not None:
             active, offset = self.packing.active, self.packing.offset
@@ -295,9 +290,9 @@ cdef class Forward:
         if self.packing is not None:
             f.active, f.offset = &active[0], &offset[0]
             if self.packing.rows is not None:
-                rows = self.packing.rows
+                rows, padding = self.packing.rows, self.packing.padding
                 f.N, f.rows = len(rows), &rows[0]
-                zero_rows(f.y, self.packing.padding, w.P * k.size)
+                f.paddings, f.padding = len(padding), &padding[0]
         if self.resets is not None:
             flags = self.resets
             f.resets = &flags[0]
@@ -378,8 +373,6 @@ cdef class Backward:
         cdef Gradients *to = &self.to
         cdef Py_ssize_t I = f.w.I, H = f.w.H, P = f.w.P, rows = gates_of(f.w.cell) * H
         x = new(a, &to.x, 3, T, B, I)
-        if f.rows != NULL:
-            zero_rows(<char *>to.x, self.tape.packing.padding, I * f.k.size)
         h0 = new(a, <void **>&f.dh0, 2, f.B, P)
         c0 = new(a, <void **>&f.dc0, 2, f.B, H) if f.w.cell == RNNFAST_LSTM else None
         w_ih, w_hh = new(a, &to.w_ih, 2, rows, I), new(a, &to.w_hh, 2, rows, P)

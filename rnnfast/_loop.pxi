@@ -8,6 +8,8 @@ cdef struct Run:
     const Py_ssize_t *active     # (T,) rows of each step, NULL if dense
     const Py_ssize_t *offset     # (T,) first data row of each step
     const Py_ssize_t *rows       # (N,) where each data row is in x, y and their gradients; NULL: there
+    const Py_ssize_t *padding    # (paddings,) the other rows of x and y
+    Py_ssize_t paddings
     const uint8_t *resets        # (N,) or NULL
     bint reverse
     char *states                 # (B + N, Pp)
@@ -52,23 +54,12 @@ cdef inline Py_ssize_t state_after(const Run *f, Py_ssize_t s) noexcept nogil:
     return data_row(f, s) if f.reverse else f.B + data_row(f, s)
 
 
-cdef inline void gather(const Run *f, char *to, const char *array, Py_ssize_t row, Py_ssize_t n,
-                        Py_ssize_t size) noexcept nogil:
-    """Copy n data rows of an array, from `row` on."""
+cdef void zero_padding(const Run *f, char *array, Py_ssize_t size, Py_ssize_t first,
+                       Py_ssize_t last) noexcept nogil:
+    """Zero rows of an array that are padding, from the first of them to the last."""
     cdef Py_ssize_t i
-    if f.rows == NULL:
-        memcpy(to, array + row * size, n * size)
-    else:
-        for i in range(n):
-            memcpy(to + i * size, array + f.rows[row + i] * size, size)
-
-
-cdef inline void scatter(const Run *f, char *array, const char *source, Py_ssize_t row, Py_ssize_t n,
-                         Py_ssize_t size) noexcept nogil:
-    """Undo `gather`."""
-    cdef Py_ssize_t i
-    for i in range(n):
-        memcpy(array + f.rows[row + i] * size, source + i * size, size)
+    for i in range(first, last):
+        memset(array + f.padding[i] * size, 0, size)
 
 
 cdef void copy_rows(char *to, Py_ssize_t ldto, const char *source, Py_ssize_t ldfrom, Py_ssize_t first,
@@ -84,7 +75,7 @@ cdef void copy_rows(char *to, Py_ssize_t ldto, const char *source, Py_ssize_t ld
 
 
 cdef struct Parts:  # layout of a block's scratch, in bytes
-    Py_ssize_t h, c, gates, work, init, x, y, size
+    Py_ssize_t h, c, gates, work, init, ahead, size
 
 
 cdef inline Py_ssize_t weight_bytes(const Run *f) noexcept nogil:
@@ -117,9 +108,8 @@ cdef Parts forward_parts(const Run *f, Py_ssize_t rows) noexcept nogil:
     p.work = p.gates + (rows * f.ldgates * size
                         if f.gates == NULL and f.w.cell == RNNFAST_GRU_RESET_BEFORE else 0)
     p.init = p.work + (rows * f.Hp * size if f.w.r != NULL else 0)
-    p.x = p.init + ahead * f.ldgates * size
-    p.y = p.x + (max(ahead, rows) if f.rows != NULL else ahead) * f.w.I * size
-    p.size = p.y + (rows * f.w.P * size if f.rows != NULL else 0)
+    p.ahead = p.init + ahead * f.ldgates * size
+    p.size = p.ahead + ahead * sizeof(Py_ssize_t)
     return p
 
 
@@ -127,6 +117,7 @@ cdef int forward_block(const Run *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nogi
     """Run rows b0 .. b1 through all steps. Returns nonzero if there is no memory."""
     cdef const rnnfast_packed *w = f.w
     cdef Py_ssize_t size = f.k.size, rows = b1 - b0, s, n, left, row, ahead_until = 0, ahead_rows = 0
+    cdef Py_ssize_t pads = f.paddings * b0 // max(f.B, 1), pads_end = f.paddings * b1 // max(f.B, 1), share
     cdef Py_ssize_t I = w.I * size, P = w.P * size, Pp = f.Pp * size, Hp = f.Hp * size
     cdef Py_ssize_t gates = f.ldgates * size
     cdef Parts part = forward_parts(f, rows)
@@ -161,15 +152,16 @@ cdef int forward_block(const Run *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nogi
         row = data_row(f, s) + b0
         if projects_ahead(f, rows):
             if s == ahead_until:
-                ahead_until = project_ahead(f, b0, b1, s, scratch + part.x, scratch + part.init)
+                ahead_until = project_ahead(f, b0, b1, s, <Py_ssize_t *>(scratch + part.ahead),
+                                            scratch + part.init)
                 ahead_rows = 0
             step.init = scratch + part.init + ahead_rows * gates
             ahead_rows += n
-        elif f.rows != NULL:
-            gather(f, scratch + part.x, f.x, row, n, I)
         step.rows = n
-        step.x = f.x + row * I if f.rows == NULL else scratch + part.x
-        step.y = f.y + row * P if f.rows == NULL else scratch + part.y
+        if f.rows != NULL:
+            step.x, step.y, step.data_rows = f.x, f.y, f.rows + row
+        else:
+            step.x, step.y = f.x + row * I, f.y + row * P
         step.reset = f.resets + row if f.resets != NULL else NULL
         step.h, step.c = h, c
         if tape:
@@ -181,10 +173,12 @@ cdef int forward_block(const Run *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nogi
             step.gates = scratch + part.gates
         step.h_next, step.c_next = h_other, c
         f.k.step[w.cell](w, &step)
-        if f.rows != NULL:
-            scatter(f, f.y, scratch + part.y, row, n, P)
         h, h_other = h_other, h
+        share = (pads_end - pads) // (f.T - s)
+        zero_padding(f, f.y, P, pads, pads + share)
+        pads += share
     end_rows(f, b0, left, h, c)
+    zero_padding(f, f.y, P, pads, pads_end)
     rnnfast_flush_leave(flush)
     rnnfast_free(scratch)
     return 0
@@ -198,18 +192,21 @@ cdef void end_rows(const Run *f, Py_ssize_t b, Py_ssize_t rows, const char *h, c
         copy_rows(f.c_n + b * H, H, c, f.Hp * f.k.size, 0, rows, f.w.H * f.k.size)
 
 
-cdef Py_ssize_t project_ahead(const Run *f, Py_ssize_t b0, Py_ssize_t b1, Py_ssize_t s, char *x,
+cdef Py_ssize_t project_ahead(const Run *f, Py_ssize_t b0, Py_ssize_t b1, Py_ssize_t s, Py_ssize_t *at,
                               char *init) noexcept nogil:
-    """bias + w_ih x of the steps from s on that fit; returns the first that does not."""
-    cdef Py_ssize_t most = projected_rows(f, b1 - b0), I = f.w.I * f.k.size, rows = 0, n
+    """bias + w_ih x of the steps from s on that fit; returns the first that does not. `at` has room for
+    where their rows of x are."""
+    cdef Py_ssize_t most = projected_rows(f, b1 - b0), rows = 0, n, row, i
     while s < f.T:
         n = rows_of(f, s, b0, b1)
         if rows + n > most:
             break
-        gather(f, x + rows * I, f.x, data_row(f, s) + b0, n, I)
+        row = data_row(f, s) + b0
+        for i in range(n):
+            at[rows + i] = row + i if f.rows == NULL else f.rows[row + i]
         rows += n
         s += 1
-    f.k.project(f.w, rows, x, f.w.I, init)
+    f.k.project(f.w, rows, f.x, at, init)
     return s
 
 
@@ -219,12 +216,11 @@ cdef int backward_block(const Run *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nog
     cdef bint lstm = w.cell == RNNFAST_LSTM
     cdef Py_ssize_t size = f.k.size, rows = b1 - b0, s, n, row
     cdef Py_ssize_t P = w.P * size, H = w.H * size, Pp = f.Pp * size, Hp = f.Hp * size
-    cdef char *scratch = <char *>rnnfast_alloc(rows * (Pp + 2 * Hp + P))
+    cdef char *scratch = <char *>rnnfast_alloc(rows * (Pp + 2 * Hp))
     if scratch == NULL:
         return 1
     cdef unsigned long flush = rnnfast_flush_enter()
     cdef char *dc = scratch + rows * Pp
-    cdef char *dy = dc + 2 * rows * Hp
     cdef rnnfast_dstep step
     memset(&step, 0, sizeof(step))
     step.dh, step.dc, step.work = scratch, dc, dc + rows * Hp
@@ -244,8 +240,9 @@ cdef int backward_block(const Run *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nog
         step.gates = f.gates + row * f.ldgates * size
         if f.dy != NULL:
             if f.rows != NULL:
-                gather(f, dy, f.dy, row, n, P)
-            step.dy = f.dy + row * P if f.rows == NULL else dy
+                step.dy, step.data_rows = f.dy, f.rows + row
+            else:
+                step.dy = f.dy + row * P
         step.reset = f.resets + row if f.resets != NULL else NULL
         step.h = f.states + (state_before(f, s) + b0) * Pp
         if lstm:

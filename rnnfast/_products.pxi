@@ -115,7 +115,7 @@ cdef int product(const Run *f, const rnnfast_wgrad *g, int n, void *dx, Py_ssize
     cdef char *memory
     if i >= n * parts:
         i -= n * parts
-        return input_gradient(f, <char *>dx, i * f.N // dx_parts, (i + 1) * f.N // dx_parts)
+        return input_gradient(f, <char *>dx, i, dx_parts)
     g += i // parts
     part = i % parts
     panels = padded(k, g.H) // k.lanes
@@ -132,9 +132,9 @@ cdef int product(const Run *f, const rnnfast_wgrad *g, int n, void *dx, Py_ssize
     return 0
 
 
-cdef int input_gradient(const Run *f, char *dx, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
-    """dx of the data rows first .. last."""
-    cdef Py_ssize_t I = f.w.I * f.k.size
+cdef int input_gradient(const Run *f, char *dx, Py_ssize_t i, Py_ssize_t parts) noexcept nogil:
+    """dx of the data rows of part i, and as large a part of its padding."""
+    cdef Py_ssize_t I = f.w.I * f.k.size, first = i * f.N // parts, last = (i + 1) * f.N // parts, r
     cdef char *to = dx + first * I
     if f.rows != NULL:
         to = <char *>rnnfast_alloc((last - first) * I)
@@ -144,6 +144,8 @@ cdef int input_gradient(const Run *f, char *dx, Py_ssize_t first, Py_ssize_t las
     f.k.dinput(f.w, last - first, f.gates + first * f.ldgates * f.k.size, to)
     rnnfast_flush_leave(flush)
     if f.rows != NULL:
-        scatter(f, dx, to, first, last - first, I)
+        for r in range(last - first):
+            memcpy(dx + f.rows[first + r] * I, to + r * I, I)
         rnnfast_free(to)
+    zero_padding(f, dx, I, i * f.paddings // parts, (i + 1) * f.paddings // parts)
     return 0
