@@ -50,14 +50,18 @@ static REAL *pack_t(REAL *to, const REAL *w, ptrdiff_t n, ptrdiff_t K, ptrdiff_t
  * k = (panel, slot, lane). `K` may end within a panel when there is one slot. */
 static REAL *pack_rows(REAL *to, const REAL *w, ptrdiff_t H, ptrdiff_t n, ptrdiff_t K, int slots,
                        const int *gates) {
-  for (ptrdiff_t j0 = 0; j0 < n; j0 += 4 * L) {
-    const ptrdiff_t end = n < j0 + 4 * L ? n : j0 + 4 * L;
+  for (ptrdiff_t j = 0; j < n; j += 4 * L) {
+    const ptrdiff_t left = n - j, nv = left < 4 * L ? panels_of(left) : 4;
     for (ptrdiff_t k0 = 0; k0 < K; k0 += L) {
       const ptrdiff_t unit = k0 / (slots * L) * L, gate = gates[k0 / L % slots];
-      const REAL *from = w + (gate * H + unit) * n;
-      for (ptrdiff_t k = k0; k < K && k < k0 + L; k++, from += n)
-        for (ptrdiff_t j = j0; j < end; j += L, to += L)
-          store(to, unit + k - k0 < H ? load_up_to(from + j, end - j) : splat(0));
+      const REAL *from = w + (gate * H + unit) * n + j;
+      for (ptrdiff_t k = 0; k < L && k0 + k < K; k++, from += n, to += nv * L)
+        if (unit + k >= H)
+          memset(to, 0, nv * VBYTES);
+        else if (left >= 4 * L)
+          UNROLL for (int v = 0; v < 4; v++) store(to + v * L, load(from + v * L));
+        else
+          for (ptrdiff_t v = 0; v < nv; v++) store(to + v * L, load_up_to(from + v * L, left - v * L));
     }
   }
   return to;
