@@ -32,7 +32,7 @@ Index = NDArray[np.intp]
 class Packing(NamedTuple):
     """Sequences of different length without their padding, longest first, step after step."""
 
-    order: Index  # (B,) which row of the caller stands where
+    order: Index  # (B,) which sequence of the batch stands where
     active: Index  # rows of each step
     offset: Index  # first packed row of each step
     rows: Index | None  # (N,) where in (T*B) each packed row is; None: x and y are packed
@@ -50,14 +50,13 @@ def forward(calls: list[tuple[Any, ...]], threads: int | None) -> list[Outputs]:
     need_tape); both directions have the same x, lengths and resets. c_n is None but for an LSTM.
     """
     threads = resolve(threads)
+    results: list[Outputs] | None = None
     if calls[0][10] is None and calls[0][11] is None:
         results = _kernels.run_forward(calls, threads)
-        if results is not None:
-            return results
-    calls = [_checked_forward(*call) for call in calls]
-    results = _kernels.run_forward(calls, threads)
+    if results is None:
+        results = _kernels.run_forward([_checked_forward(*call) for call in calls], threads)
     assert results is not None, "checked arguments were refused"
-    return [_outputs(call[10], one) for call, one in zip(calls, results, strict=True)]
+    return results
 
 
 def backward(calls: list[tuple[Any, ...]], threads: int | None) -> list[tuple[Any, ...]]:
@@ -68,15 +67,11 @@ def backward(calls: list[tuple[Any, ...]], threads: int | None) -> list[tuple[An
     are one kind.
     """
     threads = resolve(threads)
-    packing = getattr(calls[0][1], "packing", None)
-    if packing is None:
-        results = _kernels.run_backward(calls, threads)
-        if results is not None:
-            return results
-    calls = [_checked_backward(*call) for call in calls]
     results = _kernels.run_backward(calls, threads)
+    if results is None:
+        results = _kernels.run_backward([_checked_backward(*call) for call in calls], threads)
     assert results is not None, "checked arguments were refused"
-    return [_gradients(call[1].packing, one) for call, one in zip(calls, results, strict=True)]
+    return results
 
 
 def _checked_forward(
@@ -105,16 +100,8 @@ def _checked_forward(
         lengths = _check.lengths(lengths, T, B)
         if B and lengths.min() < T:
             packing = packing_of(lengths, T, reverse)
-            h0, c0 = _sorted(h0, packing), _sorted(c0, packing)
             resets, reverse = None if resets is None else resets[packing.rows], False
     return cell, act, x, h0, c0, *weights, packing, resets, bool(reverse), bool(need_tape)
-
-
-def _outputs(packing: Packing | None, outputs: Outputs) -> Outputs:
-    if packing is None:
-        return outputs
-    y, h_n, c_n, tape = outputs
-    return y, _unsorted(h_n, packing), _unsorted(c_n, packing), tape
 
 
 def _checked_backward(cell: int, tape: Any, dy: Any, dh_n: Any, dc_n: Any) -> tuple[Any, ...]:
@@ -124,14 +111,7 @@ def _checked_backward(cell: int, tape: Any, dy: Any, dh_n: Any, dc_n: Any) -> tu
     dy = _check.optional("dy", dy, tape.dtype, "(T, B, P)" if P != H else "(T, B, H)", (T, B, P))
     dh_n = _check.optional("dh_n", dh_n, tape.dtype, "(B, P)" if P != H else "(B, H)", (B, P))
     dc_n = _check.optional("dc_n", dc_n, tape.dtype, "(B, H)", (B, H))
-    return cell, tape, dy, _sorted(dh_n, tape.packing), _sorted(dc_n, tape.packing)
-
-
-def _gradients(packing: Packing | None, gradients: tuple[Any, ...]) -> tuple[Any, ...]:
-    if packing is None:
-        return gradients
-    dx, dh0, dc0, *rest = gradients
-    return dx, _unsorted(dh0, packing), _unsorted(dc0, packing), *rest
+    return cell, tape, dy, dh_n, dc_n
 
 
 def _checked(
@@ -166,15 +146,3 @@ def _check_tape(cell: int, tape: Any) -> None:
         raise RuntimeError(
             "tape was used by an earlier backward, which works in the tape's own memory"
         )
-
-
-def _sorted(state: Any, packing: Packing | None) -> Any:
-    return state if state is None or packing is None else state[packing.order]
-
-
-def _unsorted(state: Any, packing: Packing) -> Any:
-    if state is None:
-        return None
-    unsorted = np.empty_like(state)
-    unsorted[packing.order] = state
-    return unsorted

@@ -268,11 +268,11 @@ cdef class Forward:
         cdef const cnp.npy_intp *shape = shape_of(self.x)
         cdef Py_ssize_t T = shape[0], B = shape[1], steps = T, batch = B
         cdef rnnfast_weights w
-        cdef const Py_ssize_t[::1] active, offset, rows, padding
+        cdef const Py_ssize_t[::1] active, offset, order, rows, padding
         cdef const uint8_t[::1] flags
         if self.packing is not None:
-            active, offset = self.packing.active, self.packing.offset
-            steps, batch = len(active), len(self.packing.order)
+            active, offset, order = self.packing.active, self.packing.offset, self.packing.order
+            steps, batch = len(active), len(order)
         if not take_weights(&a, &w, cell, act, shape[2], w_ih, w_hh, b_ih, b_hh, w_hr):
             return False
         cdef const void *h0 = take(&a, self.h0, 2, batch, w.P)
@@ -288,7 +288,7 @@ cdef class Forward:
         f.x, f.h0, f.c0 = <const char *>x, <const char *>h0, <const char *>c0
         f.reverse = reverse
         if self.packing is not None:
-            f.active, f.offset = &active[0], &offset[0]
+            f.active, f.offset, f.order = &active[0], &offset[0], &order[0]
             if self.packing.rows is not None:
                 rows, padding = self.packing.rows, self.packing.padding
                 f.N, f.rows = len(rows), &rows[0]
@@ -320,8 +320,8 @@ def run_forward(list calls not None, int threads):
     if an array is not as the kernels need it.
 
     A call is (cell, act, x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, packing, resets, reverse, need_tape).
-    x is (T, B, I), or (1, N, I) if it has the data rows of `packing` in their order. With `packing` the
-    initial and final states are in its order. `resets` are uint8, a flag per data row.
+    x is (T, B, I), or (1, N, I) if it has the data rows of `packing` in their order. `resets` are uint8, a
+    flag per data row.
     """
     cdef Run *runs[2]
     cdef Forward f

@@ -7,6 +7,7 @@ cdef struct Run:
     Py_ssize_t T, B, N, Hp, Pp, ldgates
     const Py_ssize_t *active     # (T,) rows of each step, NULL if dense
     const Py_ssize_t *offset     # (T,) first data row of each step
+    const Py_ssize_t *order      # (B,) where each row is in the initial and final states; NULL: there
     const Py_ssize_t *rows       # (N,) where each data row is in x, y and their gradients; NULL: there
     const Py_ssize_t *padding    # (paddings,) the other rows of x and y
     Py_ssize_t paddings
@@ -62,16 +63,32 @@ cdef void zero_padding(const Run *f, char *array, Py_ssize_t size, Py_ssize_t fi
         memset(array + f.padding[i] * size, 0, size)
 
 
-cdef void copy_rows(char *to, Py_ssize_t ldto, const char *source, Py_ssize_t ldfrom, Py_ssize_t first,
-                    Py_ssize_t rows, Py_ssize_t n) noexcept nogil:
-    """Copy n bytes of each row from `first` on (all in bytes); zero up to ldto; NULL is zeros."""
+cdef inline Py_ssize_t state_row(const Run *f, Py_ssize_t b) noexcept nogil:
+    """Where row b is in the caller's initial and final states."""
+    return b if f.order == NULL else f.order[b]
+
+
+cdef void take_states(const Run *f, char *to, Py_ssize_t ldto, const char *states, Py_ssize_t ld, Py_ssize_t b,
+                      Py_ssize_t rows, Py_ssize_t n) noexcept nogil:
+    """Copy n bytes of each state from row b on (all in bytes); zero up to ldto; NULL is zeros."""
     cdef Py_ssize_t r
     for r in range(rows):
-        if source != NULL:
-            memcpy(to + r * ldto, source + (first + r) * ldfrom, n)
+        if states != NULL:
+            memcpy(to + r * ldto, states + state_row(f, b + r) * ld, n)
             memset(to + r * ldto + n, 0, ldto - n)
         else:
             memset(to + r * ldto, 0, ldto)
+
+
+cdef void give_states(const Run *f, char *states, Py_ssize_t ld, const char *source, Py_ssize_t ldfrom,
+                      Py_ssize_t b, Py_ssize_t rows, Py_ssize_t n) noexcept nogil:
+    """Undo `take_states`."""
+    cdef Py_ssize_t r
+    cdef char *to
+    for r in range(rows):
+        to = states + state_row(f, b + r) * ld
+        memcpy(to, source + r * ldfrom, n)
+        memset(to + n, 0, ld - n)
 
 
 cdef struct Parts:  # layout of a block's scratch, in bytes
@@ -137,11 +154,11 @@ cdef int forward_block(const Run *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nogi
     cdef char *h = f.states + (state_before(f, 0) + b0) * Pp if tape else scratch + part.h
     cdef char *h_other = scratch + part.h + rows * Pp
     cdef char *c = scratch + part.c
-    copy_rows(h, Pp, f.h0, f.ldh0 * size, b0, rows, P)
+    take_states(f, h, Pp, f.h0, f.ldh0 * size, b0, rows, P)
     if w.cell == RNNFAST_LSTM:
         if f.cells != NULL:
             c = f.cells + (state_before(f, 0) + b0) * Hp
-        copy_rows(c, Hp, f.c0, f.ldc0 * size, b0, rows, w.H * size)
+        take_states(f, c, Hp, f.c0, f.ldc0 * size, b0, rows, w.H * size)
     left = rows  # rows that have not ended
     for s in range(f.T):
         n = rows_of(f, s, b0, b1)
@@ -186,10 +203,10 @@ cdef int forward_block(const Run *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nogi
 
 cdef void end_rows(const Run *f, Py_ssize_t b, Py_ssize_t rows, const char *h, const char *c) noexcept nogil:
     """The final states of `rows` rows from b on."""
-    cdef Py_ssize_t P = f.ldh0 * f.k.size, H = f.ldc0 * f.k.size
-    copy_rows(f.h_n + b * P, P, h, f.Pp * f.k.size, 0, rows, f.w.P * f.k.size)
+    cdef Py_ssize_t size = f.k.size
+    give_states(f, f.h_n, f.ldh0 * size, h, f.Pp * size, b, rows, f.w.P * size)
     if f.w.cell == RNNFAST_LSTM:
-        copy_rows(f.c_n + b * H, H, c, f.Hp * f.k.size, 0, rows, f.w.H * f.k.size)
+        give_states(f, f.c_n, f.ldc0 * size, c, f.Hp * size, b, rows, f.w.H * size)
 
 
 cdef Py_ssize_t project_ahead(const Run *f, Py_ssize_t b0, Py_ssize_t b1, Py_ssize_t s, Py_ssize_t *at,
@@ -228,9 +245,9 @@ cdef int backward_block(const Run *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nog
     step.lddy = w.P
     step.ldh = step.lddh = step.lddh_sum = f.Pp
     step.ldc = step.lddc = step.ldh_raw = step.ldwork = f.Hp
-    copy_rows(scratch, Pp, f.dh_n, P, b0, rows, P)
+    take_states(f, scratch, Pp, f.dh_n, P, b0, rows, P)
     if lstm:
-        copy_rows(dc, Hp, f.dc_n, H, b0, rows, H)
+        take_states(f, dc, Hp, f.dc_n, H, b0, rows, H)
     for s in range(f.T - 1, -1, -1):
         n = rows_of(f, s, b0, b1)
         if n == 0:
@@ -251,9 +268,9 @@ cdef int backward_block(const Run *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nog
         if f.h_raw != NULL:
             step.h_raw, step.dh_sum = f.h_raw + row * Hp, f.dh_sum + row * Pp
         f.k.dstep[w.cell](w, &step)
-    copy_rows(f.dh0 + b0 * P, P, scratch, Pp, 0, rows, P)
+    give_states(f, f.dh0, P, scratch, Pp, b0, rows, P)
     if lstm:
-        copy_rows(f.dc0 + b0 * H, H, dc, Hp, 0, rows, H)
+        give_states(f, f.dc0, H, dc, Hp, b0, rows, H)
     rnnfast_flush_leave(flush)
     rnnfast_free(scratch)
     return 0

@@ -74,7 +74,7 @@ def forward(
     calls = []
     for d, (direction, own) in enumerate(zip(directions, weights, strict=True)):
         mode, reverse, packing, resets = direction
-        states = _sorted(packing, h, d), _sorted(packing, c, d)
+        states = (None if state is None else state[d] for state in (h, c))
         call = *KINDS[mode], rows_of(given), *states, *map(array, unpacked(own))
         calls.append((*call, packing, resets, reverse and packing is None, need_tape))
     results = _kernels.run_forward(calls, threads())
@@ -83,8 +83,7 @@ def forward(
     ys, hs, cs, tapes = zip(*results, strict=True)
     both = joined(ys)
     y = both.reshape(*x.shape[:-1], both.shape[-1])
-    states = _unsorted(directions, hs), _unsorted(directions, cs)
-    return [torch.from_numpy(part) for part in (y, *states) if part is not None], tapes
+    return [torch.from_numpy(part) for part in (y, _both(hs), _both(cs)) if part is not None], tapes
 
 
 def backward(
@@ -97,8 +96,7 @@ def backward(
         kind, _ = KINDS[direction.mode]
         P = tape.shape[-1]
         own = dy if dy is None or len(directions) == 1 else dy[..., d * P : (d + 1) * P]
-        packing = direction.packing
-        states = _sorted(packing, dh_n, d), _sorted(packing, dc_n, d)
+        states = (None if state is None else state[d] for state in (dh_n, dc_n))
         calls.append((kind, tape, None if own is None else rows_of(own), *states))
     results = _kernels.run_backward(calls, threads())
     assert results is not None, "tapes that were used"
@@ -107,7 +105,7 @@ def backward(
     for other in dxs[1:]:
         dx += other.reshape(x_shape)
     present = [dw for own in zip(*dweights, strict=True) for dw in own if dw is not None]
-    return [dx, _unsorted(directions, dhs), _unsorted(directions, dcs), *present]
+    return [dx, _both(dhs), _both(dcs), *present]
 
 
 def rows_of(given: Any) -> Any:
@@ -115,21 +113,10 @@ def rows_of(given: Any) -> Any:
     return np.ascontiguousarray(given if given.ndim == 3 else given[None])
 
 
-def _sorted(packing: Packing | None, state: Any, d: int) -> Any:
-    """Return the rows of a direction's state, in the order of the packing."""
-    if state is None or packing is None:
-        return None if state is None else state[d]
-    return state[d][packing.order]
-
-
-def _unsorted(directions: Sequence[Direction], states: Sequence[Any]) -> Any:
-    """Undo `_sorted`, and join the directions."""
+def _both(states: Sequence[Any]) -> Any:
+    """Return the states of all directions as one array; None for None."""
     if states[0] is None:
         return None
-    packing = directions[0].packing
-    if packing is not None:
-        place = np.argsort(packing.order)
-        states = [state[place] for state in states]
     return states[0][None] if len(states) == 1 else np.stack(states)
 
 
