@@ -98,7 +98,7 @@ def _checked_forward(
     packing = None
     if lengths is not None:
         lengths = _check.lengths(lengths, T, B)
-        if B and lengths.min() < T:
+        if B and _kernels.extremes(lengths)[0] < T:
             packing = packing_of(lengths, T, reverse)
             resets, reverse = None if resets is None else resets[packing.rows], False
     return cell, act, x, h0, c0, *weights, packing, resets, bool(reverse), bool(need_tape)

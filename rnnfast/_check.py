@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import _kernels
+
 Array = NDArray[Any]
 
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -74,11 +76,12 @@ def lengths(value: Any, T: int, B: int) -> NDArray[np.intp]:
         raise TypeError(f"lengths has dtype {value.dtype}, expected integers")
     if value.shape != (B,):
         raise ValueError(f"lengths has shape {value.shape}, expected (B,) = ({B},)")
-    if B and not (value.min() >= 0 and value.max() <= T):
+    checked: NDArray[np.intp] = value.astype(np.intp)  # beyond its range becomes negative
+    least, greatest = _kernels.extremes(checked)
+    if least < 0 or greatest > T:
         raise ValueError(
             f"lengths has values from {value.min()} to {value.max()}, expected 0 to T = {T}"
         )
-    checked: NDArray[np.intp] = value.astype(np.intp)
     return checked
 
 

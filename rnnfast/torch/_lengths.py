@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .. import _check
+from .. import _check, _kernels
 from .._calls import packing_of
 from ._layer import Direction, array
 
@@ -33,7 +33,7 @@ def as_array(value: Any) -> Any:
 def lengths_of_padded(lengths: Any, T: int, B: int) -> Index | None:
     """Check `lengths`. None if no sequence is shorter than T."""
     checked = _check.lengths(as_array(lengths), T, B)
-    return checked if B and checked.min() < T else None
+    return checked if B and _kernels.extremes(checked)[0] < T else None
 
 
 def lengths_of_packed(packed: Any) -> tuple[Index, Index]:
