@@ -16,6 +16,7 @@ typedef struct {
   const void *init;                  /* NULL: zero; with ldinit 0 one row for all (a bias) */
   ptrdiff_t ldinit, init_panel, init_vec;
   void *c;
+  const ptrdiff_t *c_rows;           /* as a_rows; then init is NULL */
   ptrdiff_t ldc, c_panel, c_vec;
   int whole;                         /* the rows of C and init are padded: whole vectors */
 } gemm_t;
@@ -25,28 +26,31 @@ typedef struct {
   for (ptrdiff_t p_ = 0, left_ = panels_of((g)->n); left_ > 0; p_++, left_ -= (g)->width)    \
     PANEL(p_, (int)(left_ < (g)->width ? left_ : (g)->width))
 
-/* One tile of panel p, nv wide, by way of a copy: its vectors are not whole and side by side. */
+/* One tile of panel p, nv wide, by way of a copy: its vectors are not whole and side by side, or its rows
+ * anywhere. */
 static void gemm_aside(const gemm_t *g, const sum_t *sum, ptrdiff_t p, int nv, ptrdiff_t i, ptrdiff_t r,
                        int mr) {
   REAL a[2 * MR_2 * L] __attribute__((aligned(VBYTES))) = {0};
   const ptrdiff_t left = g->whole ? nv * L : g->n - p * g->width * L, ld = nv * L;
-  REAL *c = (REAL *)g->c + r * g->ldc + p * g->c_panel;
   if (g->init)
     for (int m = 0; m < mr; m++) {
-      const REAL *init = (const REAL *)g->init + (r + m) * g->ldinit + p * g->init_panel;
+      const ptrdiff_t row = g->init == g->c ? row_of(g->c_rows, r + m) : r + m;
+      const REAL *init = (const REAL *)g->init + row * g->ldinit + p * g->init_panel;
       for (int v = 0; v < nv; v++)
         store(a + m * ld + v * L, load_up_to(init + v * g->init_vec, left - v * L));
     }
   product(sum, 1, nv, a, ld, a, ld, i, r, mr);
-  for (int m = 0; m < mr; m++, c += g->ldc)
+  for (int m = 0; m < mr; m++) {
+    REAL *c = (REAL *)g->c + row_of(g->c_rows, r + m) * g->ldc + p * g->c_panel;
     for (int v = 0; v < nv; v++) store_up_to(c + v * g->c_vec, load(a + m * ld + v * L), left - v * L);
+  }
 }
 
 INLINE void gemm_tile(const gemm_t *g, const sum_t *sum, ptrdiff_t p, int nv, int apart, ptrdiff_t i,
                       ptrdiff_t r, int mr) {
   const int whole = g->whole || g->n - p * g->width * L >= nv * L;
   const REAL *init = g->init ? (const REAL *)g->init + r * g->ldinit + p * g->init_panel : zeros;
-  if (!whole || g->c_vec != L || (g->init && g->init_vec != L))
+  if (!whole || g->c_rows || g->c_vec != L || (g->init && g->init_vec != L))
     gemm_aside(g, sum, p, nv, i, r, mr);
   else
     product(sum, 1, nv, apart ? NULL : init, g->init ? g->ldinit : 0,

@@ -138,16 +138,18 @@ static void project(const rnnfast_packed *w, ptrdiff_t rows, const void *x, cons
 /* c (rows x n) = init + dz[first .. first + slots of every panel] b. With `apart` in so many sums that 8
  * accumulators are busy when there is one row. */
 static void dz_times(const rnnfast_packed *w, ptrdiff_t rows, const REAL *dz, ptrdiff_t lddz, int first,
-                     int slots, int apart, const void *b, ptrdiff_t n, REAL *c, ptrdiff_t ldc, int add,
-                     int whole) {
+                     int slots, int apart, const void *b, ptrdiff_t n, REAL *c, const ptrdiff_t *c_rows,
+                     ptrdiff_t ldc, int add, int whole) {
   gemm(&(gemm_t){
       .rows = rows, .n = n, .width = 4, .a = dz + first * L, .lda = lddz, .run = slots * L,
       .runs = panels_of(w->H), .stride = layout[w->cell].slots * L, .sums = !apart ? 0 : n < 4 * L ? 4 : 2,
       .b = b, .init = add ? c : 0, .ldinit = ldc, .init_panel = 4 * L, .init_vec = L,
-      .c = c, .ldc = ldc, .c_panel = 4 * L, .c_vec = L, .whole = whole});
+      .c = c, .c_rows = c_rows, .ldc = ldc, .c_panel = 4 * L, .c_vec = L, .whole = whole});
 }
 
-static void dinput(const rnnfast_packed *w, ptrdiff_t rows, const void *dz, void *dx) {
+static void dinput(const rnnfast_packed *w, ptrdiff_t rows, const void *dz, void *dx,
+                   const ptrdiff_t *data_rows) {
   const layout_t *lay = &layout[w->cell];
-  dz_times(w, rows, dz, panels_of(w->H) * lay->slots * L, 0, lay->x_slots, 0, w->x, w->I, dx, w->I, 0, 0);
+  dz_times(w, rows, dz, panels_of(w->H) * lay->slots * L, 0, lay->x_slots, 0, w->x, w->I, dx, data_rows, w->I,
+           0, 0);
 }

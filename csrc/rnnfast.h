@@ -108,7 +108,9 @@ typedef struct {
   /* init of the steps whose rows of x are data_rows[0 .. rows] */
   void (*project)(const rnnfast_packed *w, ptrdiff_t rows, const void *x, const ptrdiff_t *data_rows,
                   void *init);
-  void (*dinput)(const rnnfast_packed *w, ptrdiff_t rows, const void *dz, void *dx);
+  /* rows data_rows[0 .. rows] of dx; NULL: those from 0 on */
+  void (*dinput)(const rnnfast_packed *w, ptrdiff_t rows, const void *dz, void *dx,
+                 const ptrdiff_t *data_rows);
   /* g for dw_ih (from x), dw_hh (from h, the previous outputs) and `bias` */
   void (*wgrad_plan)(const rnnfast_packed *w, ptrdiff_t K, const void *dz, const void *x,
                      const ptrdiff_t *x_rows, const void *h, ptrdiff_t ldh, const ptrdiff_t *h_rows,

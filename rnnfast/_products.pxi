@@ -115,7 +115,8 @@ cdef int product(const Run *f, const rnnfast_wgrad *g, int n, void *dx, Py_ssize
     cdef char *memory
     if i >= n * parts:
         i -= n * parts
-        return input_gradient(f, <char *>dx, i, dx_parts)
+        input_gradient(f, <char *>dx, i, dx_parts)
+        return 0
     g += i // parts
     part = i % parts
     panels = padded(k, g.H) // k.lanes
@@ -132,20 +133,14 @@ cdef int product(const Run *f, const rnnfast_wgrad *g, int n, void *dx, Py_ssize
     return 0
 
 
-cdef int input_gradient(const Run *f, char *dx, Py_ssize_t i, Py_ssize_t parts) noexcept nogil:
+cdef void input_gradient(const Run *f, char *dx, Py_ssize_t i, Py_ssize_t parts) noexcept nogil:
     """dx of the data rows of part i, and as large a part of its padding."""
-    cdef Py_ssize_t I = f.w.I * f.k.size, first = i * f.N // parts, last = (i + 1) * f.N // parts, r
-    cdef char *to = dx + first * I
-    if f.rows != NULL:
-        to = <char *>rnnfast_alloc((last - first) * I)
-        if to == NULL:
-            return 1
+    cdef Py_ssize_t I = f.w.I * f.k.size, first = i * f.N // parts, last = (i + 1) * f.N // parts
+    cdef const char *dz = f.gates + first * f.ldgates * f.k.size
     cdef unsigned long flush = rnnfast_flush_enter()
-    f.k.dinput(f.w, last - first, f.gates + first * f.ldgates * f.k.size, to)
-    rnnfast_flush_leave(flush)
     if f.rows != NULL:
-        for r in range(last - first):
-            memcpy(dx + f.rows[first + r] * I, to + r * I, I)
-        rnnfast_free(to)
+        f.k.dinput(f.w, last - first, dz, dx, f.rows + first)
+    else:
+        f.k.dinput(f.w, last - first, dz, dx + first * I, NULL)
+    rnnfast_flush_leave(flush)
     zero_padding(f, dx, I, i * f.paddings // parts, (i + 1) * f.paddings // parts)
-    return 0
