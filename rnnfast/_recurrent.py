@@ -200,12 +200,8 @@ class Recurrent(Parameters, Generic[State]):
                 dout += gradients[1][0]
             if tape.masks[layer] is not None:
                 dout *= tape.masks[layer]
-        params: Any = {
-            name: gradient
-            for names, one in zip(self._names, gradients, strict=True)
-            for name, gradient in zip(names, one[3:], strict=True)
-            if name
-        }
+        present = [one for cell in gradients for one in cell[3:] if one is not None]
+        params: Any = dict(zip(self._shapes, present, strict=True))
         tape.cells, tape.masks = [], []
         if accumulate is not None:
             for name, gradient in params.items():
