@@ -21,8 +21,6 @@
 #else
 #define OPAQUE(x) __asm__ volatile("" : "+m"(x))
 #endif
-/* The compiler must not know where the pointer p comes from. */
-#define HIDE(p) __asm__ volatile("" : "+r"(p))
 
 #define L ((int)(VBYTES / sizeof(REAL)))
 

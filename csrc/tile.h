@@ -29,7 +29,7 @@ INLINE int height_of(ptrdiff_t nv) { return nv == 4 ? MR : nv == 3 ? MR_3 : MR_2
 #define NEAR 1700000
 
 /* acc[m nv + v] += row[m][k ks] * b[k bs + v L] for k < K; with `fetch`, `ahead` is fetched meanwhile. Rows
- * have a pointer each, so they may lie anywhere, which costs nothing (0.99 to 1.01 of the time with a stride). */
+ * have a pointer each, so they may lie anywhere: 0.98 to 1.02 of the time that a stride takes. */
 INLINE void madd(int mr, int nv, V *acc, const REAL *const *row, ptrdiff_t ks, ptrdiff_t K, const REAL *b,
                  ptrdiff_t bs, int fetch, const REAL *ahead) {
   /* Unrolling keeps the loop's own additions off the ports of the FMAs: 84 -> 90 per cent of the peak at

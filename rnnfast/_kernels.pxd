@@ -73,8 +73,10 @@ cdef extern from "rnnfast.h" nogil:
         void (*pack)(const rnnfast_weights *, int, void *, rnnfast_packed *) noexcept nogil
         void (*step[4])(const rnnfast_packed *, const rnnfast_step *) noexcept nogil
         void (*dstep[4])(const rnnfast_packed *, const rnnfast_dstep *) noexcept nogil
-        void (*project)(const rnnfast_packed *, Py_ssize_t, const void *, const Py_ssize_t *, void *) noexcept nogil
-        void (*dinput)(const rnnfast_packed *, Py_ssize_t, const void *, void *, const Py_ssize_t *) noexcept nogil
+        void (*project)(const rnnfast_packed *, Py_ssize_t, const void *, const Py_ssize_t *,
+                        void *) noexcept nogil
+        void (*dinput)(const rnnfast_packed *, Py_ssize_t, const void *, void *,
+                       const Py_ssize_t *) noexcept nogil
         void (*wgrad_plan)(const rnnfast_packed *, Py_ssize_t, const void *, const void *,
                            const Py_ssize_t *, const void *, Py_ssize_t, const Py_ssize_t *, void *, void *,
                            void *, rnnfast_wgrad *) noexcept nogil
