@@ -63,7 +63,8 @@ static void gemm_panel(const gemm_t *g, ptrdiff_t K, ptrdiff_t k0, ptrdiff_t p, 
   const REAL *b = (const REAL *)g->b + k0 * nv * L, *next = b + (p + 1 < panels ? p + 1 : 0) * size;
   const int far = g->n * K * (ptrdiff_t)sizeof(REAL) > NEAR;
   const sum_t sum = {.a = g->a, .rows = g->a_rows, .lda = g->lda, .run = g->run, .runs = g->runs,
-                     .stride = g->stride, .b = b + p * size, .next = far ? next : NULL};
+                     .stride = g->stride, .b = b + p * size, .next = far ? next : NULL,
+                     .tiles = tiles_of(g->rows, nv)};
   FOR_TILES(g->rows, height_of(nv), gemm_tile, g, &sum, p, nv, apart)
 }
 

@@ -117,3 +117,4 @@
 #define row_of N(row_of)
 #define input_of N(input_of)
 #define output_of N(output_of)
+#define tiles_of N(tiles_of)

@@ -17,26 +17,30 @@ INLINE ptrdiff_t panels_of(ptrdiff_t n) { return (n + L - 1) / L; }
 
 /* The rows of a tile on a panel of nv vectors. */
 INLINE int height_of(ptrdiff_t nv) { return nv == 4 ? MR : nv == 3 ? MR_3 : MR_2; }
+INLINE ptrdiff_t tiles_of(ptrdiff_t rows, ptrdiff_t nv) { return (rows + height_of(nv) - 1) / height_of(nv); }
 
 /* While a panel of weights beyond the second cache is in use, its first tiles fetch the next one, a share
  * each.
  *
  * They arrive at 8 bytes a cycle (Granite Rapids, one core). Fetched in halves the next panel would take 10
  * bytes a cycle, in quarters it is 5, 2 to 6 per cent less time from H = 256 on; not fetching takes 8 to 10 more
- * (LSTM, B = 64, H = 256 and 512). Weights of up to NEAR bytes stay in that cache (2 MiB) anyhow: to ask for
- * them twice costs 4 per cent of a step of 4 rows. */
+ * (LSTM, B = 64, H = 256 and 512). Where a panel has two or three tiles, some fetch two shares: at B = 16 and 8,
+ * H = 1024 forward takes 7 to 14 per cent less time than with one each. Weights of up to NEAR bytes stay in that
+ * cache (2 MiB) anyhow: to ask for them twice costs 4 per cent of a step of 4 rows. */
 #define SHARES 4
 #define NEAR 1700000
 
-/* acc[m nv + v] += row[m][k ks] * b[k bs + v L] for k < K; with `fetch`, `ahead` is fetched meanwhile. Rows
- * have a pointer each, so they may lie anywhere: 0.98 to 1.02 of the time that a stride takes. */
+/* acc[m nv + v] += row[m][k ks] * b[k bs + v L] for k < K; with `fetch` 1 what is `ahead`, with 2 also what is
+ * `more` after it, is fetched meanwhile. Rows have a pointer each, so they may lie anywhere: 0.98 to 1.02 of the
+ * time that a stride takes. */
 INLINE void madd(int mr, int nv, V *acc, const REAL *const *row, ptrdiff_t ks, ptrdiff_t K, const REAL *b,
-                 ptrdiff_t bs, int fetch, const REAL *ahead) {
+                 ptrdiff_t bs, int fetch, const REAL *ahead, ptrdiff_t more) {
   /* Unrolling keeps the loop's own additions off the ports of the FMAs: 84 -> 90 per cent of the peak at
    * K = 256. */
   UNROLL_4 for (ptrdiff_t k = 0; k < K; k++, b += bs, ahead += nv * L / SHARES) {
     V s[MR_2], w[4];
     if (fetch) __builtin_prefetch(ahead, 0, 2);
+    if (fetch > 1) __builtin_prefetch(ahead + more, 0, 2);
     if (mr < nv) {
       UNROLL for (int m = 0; m < mr; m++) s[m] = splat(row[m][k * ks]);
       UNROLL for (int v = 0; v < nv; v++) {
@@ -57,22 +61,27 @@ INLINE void madd(int mr, int nv, V *acc, const REAL *const *row, ptrdiff_t ks, p
 INLINE ptrdiff_t row_of(const ptrdiff_t *rows, ptrdiff_t r) { return rows ? rows[r] : r; }
 
 /* A sum over k: the reals of each row of a, `runs` stretches of `run`, `stride` apart, times b, a panel of nv
- * vectors for each. Meanwhile the `next` panel is fetched unless it is NULL. */
+ * vectors for each. Meanwhile the `next` panel is fetched unless it is NULL, by all the `tiles` of this one. */
 typedef struct {
   const REAL *a;
   const ptrdiff_t *rows;
   ptrdiff_t lda, run, runs, stride;
   const REAL *b, *next;
+  ptrdiff_t tiles;
 } sum_t;
 
 /* acc += the sum of the mr rows of a from r on; tile i of its panel. */
 INLINE void add_sum(int mr, int nv, V *acc, const sum_t *s, ptrdiff_t i, ptrdiff_t r) {
   const REAL *row[MR_2], *b = s->b;
-  const REAL *ahead = s->next && i < SHARES ? s->next + i * s->run * s->runs * nv * L / SHARES : NULL;
+  const ptrdiff_t share = s->run * s->runs * nv * L / SHARES;
+  const ptrdiff_t more = i + s->tiles < SHARES ? s->tiles * share : 0;
+  const REAL *ahead = s->next && i < SHARES ? s->next + i * share : NULL;
   UNROLL for (int m = 0; m < mr; m++) row[m] = s->a + row_of(s->rows, r + m) * s->lda;
   for (ptrdiff_t j = 0; j < s->runs; j++, b += s->run * nv * L) {
-    if (ahead) madd(mr, nv, acc, row, 1, s->run, b, nv * L, 1, ahead + j * s->run * nv * L / SHARES);
-    else madd(mr, nv, acc, row, 1, s->run, b, nv * L, 0, b);
+    const REAL *next = ahead ? ahead + j * s->run * nv * L / SHARES : NULL;
+    if (!next) madd(mr, nv, acc, row, 1, s->run, b, nv * L, 0, b, 0);
+    else if (!more) madd(mr, nv, acc, row, 1, s->run, b, nv * L, 1, next, 0);
+    else madd(mr, nv, acc, row, 1, s->run, b, nv * L, 2, next, more);
     UNROLL for (int m = 0; m < mr; m++) row[m] += s->stride;
   }
 }
