@@ -24,9 +24,10 @@ INLINE ptrdiff_t tiles_of(ptrdiff_t rows, ptrdiff_t nv) { return (rows + height_
  *
  * They arrive at 8 bytes a cycle (Granite Rapids, one core). Fetched in halves the next panel would take 10
  * bytes a cycle, in quarters it is 5, 2 to 6 per cent less time from H = 256 on; not fetching takes 8 to 10 more
- * (LSTM, B = 64, H = 256 and 512). Where a panel has two or three tiles, some fetch two shares: at B = 16 and 8,
- * H = 1024 forward takes 7 to 14 per cent less time than with one each. Weights of up to NEAR bytes stay in that
- * cache (2 MiB) anyhow: to ask for them twice costs 4 per cent of a step of 4 rows. */
+ * (LSTM, B = 64, H = 256 and 512). Where a panel has fewer tiles than shares, a tile fetches up to two: at B = 4
+ * to 16, H = 1024 forward takes 1 (RNN) to 14 (GRU) per cent less time than with one each; a single tile fetches
+ * half. Weights of up to NEAR bytes stay in that cache (2 MiB) anyhow: to ask for them twice costs 4 per cent of
+ * a step of 4 rows. */
 #define SHARES 4
 #define NEAR 1700000
 
@@ -61,7 +62,7 @@ INLINE void madd(int mr, int nv, V *acc, const REAL *const *row, ptrdiff_t ks, p
 INLINE ptrdiff_t row_of(const ptrdiff_t *rows, ptrdiff_t r) { return rows ? rows[r] : r; }
 
 /* A sum over k: the reals of each row of a, `runs` stretches of `run`, `stride` apart, times b, a panel of nv
- * vectors for each. Meanwhile the `next` panel is fetched unless it is NULL, by all the `tiles` of this one. */
+ * vectors for each. Meanwhile the `next` panel is fetched unless it is NULL, by the first of this one's `tiles`. */
 typedef struct {
   const REAL *a;
   const ptrdiff_t *rows;
