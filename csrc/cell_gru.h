@@ -43,27 +43,27 @@ static void gru_finish(const rnnfast_packed *w, const rnnfast_step *s, place_t a
 /* To a, from `start`: a_n a_r a_z (u_n h' + b_hn) of mr rows. The sums over x are the first three of the
  * four, those over h' the last three: in between one vector of each row goes and another comes. */
 INLINE void gru_sums(const rnnfast_packed *w, const sums_t *xh, const REAL *start, ptrdiff_t ldstart,
-                     REAL *a, ptrdiff_t p, ptrdiff_t i, ptrdiff_t r, int mr) {
+                     REAL *a, ptrdiff_t p, ptrdiff_t r, int mr) {
   V acc[3 * MR_3];
   const V b_hn = load((const REAL *)w->bias + (p * 4 + 3) * L);
   UNROLL for (int m = 0; m < mr; m++)
     UNROLL for (int v = 0; v < 3; v++) acc[3 * m + v] = load(start + m * ldstart + v * L);
-  if (xh->n == 2) add_sum(mr, 3, acc, &xh->sum[0], i, r);
+  if (xh->n == 2) add_sum(mr, 3, acc, &xh->sum[0], r);
   UNROLL for (int m = 0; m < mr; m++) {
     store(a + 4 * m * L, acc[3 * m]);
     acc[3 * m] = acc[3 * m + 1], acc[3 * m + 1] = acc[3 * m + 2], acc[3 * m + 2] = b_hn;
   }
-  add_sum(mr, 3, acc, &xh->sum[xh->n - 1], i, r);
+  add_sum(mr, 3, acc, &xh->sum[xh->n - 1], r);
   UNROLL for (int m = 0; m < mr; m++)
     UNROLL for (int v = 0; v < 3; v++) store(a + (4 * m + 1 + v) * L, acc[3 * m + v]);
 }
 
 static void gru_tile(const rnnfast_packed *w, const rnnfast_step *s, const sums_t *xh, ptrdiff_t p,
-                     ptrdiff_t i, ptrdiff_t r, int mr) {
+                     ptrdiff_t r, int mr) {
   REAL a[4 * MR_2 * L] __attribute__((aligned(VBYTES)));
   const REAL *start = start_of(w, s, r) + p * 4 * L;
   const ptrdiff_t ldstart = s->init ? s->ldinit : 0;
-#define GRU_SUMS(a, mr) gru_sums(w, xh, start, ldstart, a, p, i, r, mr)
+#define GRU_SUMS(a, mr) gru_sums(w, xh, start, ldstart, a, p, r, mr)
   switch (mr) { CASES_MR_3(GRU_SUMS, a) default: __builtin_unreachable(); }
   gru_finish(w, s, (place_t){r, p, 1}, mr, a);
 }
@@ -113,11 +113,11 @@ static void gru_dstep(const rnnfast_packed *w, const rnnfast_dstep *s) {
 /* Reset before: n needs r h' of all units, so a step is two passes over the weights. The first
  * leaves  a_n r z (r h')  in the gate buffer; u_n (r h') is added in place. */
 INLINE void gru_before_tile(const rnnfast_packed *w, const rnnfast_step *s, const sums_t *xh,
-                            ptrdiff_t p, ptrdiff_t i, ptrdiff_t r, int mr) {
+                            ptrdiff_t p, ptrdiff_t r, int mr) {
   REAL *g = (REAL *)s->gates + r * s->ldgates + p * 4 * L;
   const REAL *start = start_of(w, s, r) + p * 4 * L, *h = (const REAL *)s->h + r * s->ldh + p * L;
-  product(xh->sum, xh->n - 1, 3, start, s->init ? s->ldinit : 0, g, s->ldgates, i, r, mr);
-  product(xh->sum + xh->n - 1, 1, 2, g + L, s->ldgates, g + L, s->ldgates, i, r, mr);
+  product(xh->sum, xh->n - 1, 3, start, s->init ? s->ldinit : 0, g, s->ldgates, r, mr);
+  product(xh->sum + xh->n - 1, 1, 2, g + L, s->ldgates, g + L, s->ldgates, r, mr);
   for (int m = 0; m < mr; m++, g += s->ldgates, h += s->ldh) {
     V rz[2] = {load(g + L), load(g + 2 * L)};
     activate(2, 0, rz);

@@ -28,8 +28,7 @@ typedef struct {
 
 /* One tile of panel p, nv wide, by way of a copy: its vectors are not whole and side by side, or its rows
  * anywhere. */
-static void gemm_aside(const gemm_t *g, const sum_t *sum, ptrdiff_t p, int nv, ptrdiff_t i, ptrdiff_t r,
-                       int mr) {
+static void gemm_aside(const gemm_t *g, const sum_t *sum, ptrdiff_t p, int nv, ptrdiff_t r, int mr) {
   REAL a[2 * MR_2 * L] __attribute__((aligned(VBYTES))) = {0};
   const ptrdiff_t left = g->whole ? nv * L : g->n - p * g->width * L, ld = nv * L;
   if (g->init)
@@ -39,32 +38,32 @@ static void gemm_aside(const gemm_t *g, const sum_t *sum, ptrdiff_t p, int nv, p
       for (int v = 0; v < nv; v++)
         store(a + m * ld + v * L, load_up_to(init + v * g->init_vec, left - v * L));
     }
-  product(sum, 1, nv, a, ld, a, ld, i, r, mr);
+  product(sum, 1, nv, a, ld, a, ld, r, mr);
   for (int m = 0; m < mr; m++) {
     REAL *c = (REAL *)g->c + row_of(g->c_rows, r + m) * g->ldc + p * g->c_panel;
     for (int v = 0; v < nv; v++) store_up_to(c + v * g->c_vec, load(a + m * ld + v * L), left - v * L);
   }
 }
 
-INLINE void gemm_tile(const gemm_t *g, const sum_t *sum, ptrdiff_t p, int nv, int apart, ptrdiff_t i,
-                      ptrdiff_t r, int mr) {
+INLINE void gemm_tile(const gemm_t *g, const sum_t *sum, ptrdiff_t p, int nv, int apart, ptrdiff_t r,
+                      int mr) {
   const int whole = g->whole || g->n - p * g->width * L >= nv * L;
   const REAL *init = g->init ? (const REAL *)g->init + r * g->ldinit + p * g->init_panel : zeros;
   if (!whole || g->c_rows || g->c_vec != L || (g->init && g->init_vec != L))
-    gemm_aside(g, sum, p, nv, i, r, mr);
+    gemm_aside(g, sum, p, nv, r, mr);
   else
     product(sum, 1, nv, apart ? NULL : init, g->init ? g->ldinit : 0,
-            (REAL *)g->c + r * g->ldc + p * g->c_panel, g->ldc, i, r, mr);
+            (REAL *)g->c + r * g->ldc + p * g->c_panel, g->ldc, r, mr);
 }
 
 /* The sum over k0 .. k0 + run * runs of K, going on with init. */
 static void gemm_panel(const gemm_t *g, ptrdiff_t K, ptrdiff_t k0, ptrdiff_t p, int nv, int apart) {
-  const ptrdiff_t size = g->width * L * K, panels = panels_of(g->n) / g->width;
-  const REAL *b = (const REAL *)g->b + k0 * nv * L, *next = b + (p + 1 < panels ? p + 1 : 0) * size;
-  const int far = g->n * K * (ptrdiff_t)sizeof(REAL) > NEAR;
+  const ptrdiff_t size = g->width * L * K, panels = panels_of(g->n) / g->width, k1 = k0 + g->run * g->runs;
+  const REAL *b = g->b, *first = b + (k1 < K ? k1 : 0) * g->width * L; /* of the next stretch or step */
+  const REAL *next = p + 1 < panels ? b + (p + 1) * size + k0 * nv * L : first;
   const sum_t sum = {.a = g->a, .rows = g->a_rows, .lda = g->lda, .run = g->run, .runs = g->runs,
-                     .stride = g->stride, .b = b + p * size, .next = far ? next : NULL,
-                     .tiles = tiles_of(g->rows, nv)};
+                     .stride = g->stride, .b = b + p * size + k0 * nv * L, .next = far(g->n * K, g->rows, g->n + K) ? next : NULL,
+                     .height = g->rows};
   FOR_TILES(g->rows, height_of(nv), gemm_tile, g, &sum, p, nv, apart)
 }
 

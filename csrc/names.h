@@ -117,4 +117,6 @@
 #define row_of N(row_of)
 #define input_of N(input_of)
 #define output_of N(output_of)
-#define tiles_of N(tiles_of)
+#define far N(far)
+#define share_of N(share_of)
+#define share_t N(share_t)

@@ -17,31 +17,36 @@ INLINE ptrdiff_t panels_of(ptrdiff_t n) { return (n + L - 1) / L; }
 
 /* The rows of a tile on a panel of nv vectors. */
 INLINE int height_of(ptrdiff_t nv) { return nv == 4 ? MR : nv == 3 ? MR_3 : MR_2; }
-INLINE ptrdiff_t tiles_of(ptrdiff_t rows, ptrdiff_t nv) { return (rows + height_of(nv) - 1) / height_of(nv); }
 
-/* While a panel of weights beyond the second cache is in use, its first tiles fetch the next one, a share
- * each.
+/* While a panel of weights beyond the second cache is in use, its tiles fetch the next one, each a share in
+ * proportion to its rows, evenly over its k: `step` bytes a k from `at` on, and as many from `more` bytes further
+ * on unless that is 0.
  *
- * They arrive at 8 bytes a cycle (Granite Rapids, one core). Fetched in halves the next panel would take 10
- * bytes a cycle, in quarters it is 5, 2 to 6 per cent less time from H = 256 on; not fetching takes 8 to 10 more
- * (LSTM, B = 64, H = 256 and 512). Where a panel has fewer tiles than shares, a tile fetches up to two: at B = 4
- * to 16, H = 1024 forward takes 1 (RNN) to 14 (GRU) per cent less time than with one each; a single tile fetches
- * half. Weights of up to NEAR bytes stay in that cache (2 MiB) anyhow: to ask for them twice costs 4 per cent of
- * a step of 4 rows. */
-#define SHARES 4
-#define NEAR 1700000
+ * Weights arrive at 8 bytes a cycle (Granite Rapids, one core), which is what 16 rows ask for. Fetched by the
+ * first four tiles only, at 5 bytes a cycle, 128 rows of an LSTM at H = 1024 take 7 per cent more time, and 16
+ * to 32 rows 2 to 4; not fetching takes 8 to 10 more again. Asking for one line several times is free; in bursts
+ * of 4 lines every 4 k 12 rows take 5 to 9 per cent more time backward. */
+typedef struct { const char *at; ptrdiff_t step, more; } share_t;
 
-/* acc[m nv + v] += row[m][k ks] * b[k bs + v L] for k < K; with `fetch` 1 what is `ahead`, with 2 also what is
- * `more` after it, is fetched meanwhile. Rows have a pointer each, so they may lie anywhere: 0.98 to 1.02 of the
- * time that a stride takes. */
+/* Whether weights leave that cache (2 MiB) until the next step, because of what each of `rows` rows reads and
+ * writes besides them. If not, to ask for them twice costs up to 10 per cent of a step of 8 rows. */
+INLINE int far(ptrdiff_t weights, ptrdiff_t rows, ptrdiff_t each) {
+  return (weights + rows * each) * (ptrdiff_t)sizeof(REAL) > 1700000;
+}
+
+/* acc[m nv + v] += row[m][k ks] * b[k bs + v L] for k < K; what is `ahead` is fetched meanwhile, in so many
+ * streams. Rows have a pointer each, so they may lie anywhere: 0.98 to 1.02 of the time that a stride takes. */
 INLINE void madd(int mr, int nv, V *acc, const REAL *const *row, ptrdiff_t ks, ptrdiff_t K, const REAL *b,
-                 ptrdiff_t bs, int fetch, const REAL *ahead, ptrdiff_t more) {
+                 ptrdiff_t bs, int streams, share_t ahead) {
   /* Unrolling keeps the loop's own additions off the ports of the FMAs: 84 -> 90 per cent of the peak at
    * K = 256. */
-  UNROLL_4 for (ptrdiff_t k = 0; k < K; k++, b += bs, ahead += nv * L / SHARES) {
+  UNROLL_4 for (ptrdiff_t k = 0; k < K; k++, b += bs) {
     V s[MR_2], w[4];
-    if (fetch) __builtin_prefetch(ahead, 0, 2);
-    if (fetch > 1) __builtin_prefetch(ahead + more, 0, 2);
+    if (streams) {
+      __builtin_prefetch(ahead.at, 0, 2);
+      if (streams > 1) __builtin_prefetch(ahead.at + ahead.more, 0, 2);
+      ahead.at += ahead.step;
+    }
     if (mr < nv) {
       UNROLL for (int m = 0; m < mr; m++) s[m] = splat(row[m][k * ks]);
       UNROLL for (int v = 0; v < nv; v++) {
@@ -62,41 +67,48 @@ INLINE void madd(int mr, int nv, V *acc, const REAL *const *row, ptrdiff_t ks, p
 INLINE ptrdiff_t row_of(const ptrdiff_t *rows, ptrdiff_t r) { return rows ? rows[r] : r; }
 
 /* A sum over k: the reals of each row of a, `runs` stretches of `run`, `stride` apart, times b, a panel of nv
- * vectors for each. Meanwhile the `next` panel is fetched unless it is NULL, by the first of this one's `tiles`. */
+ * vectors for each. Meanwhile the `next` panel is fetched unless it is NULL, by tiles of `height` rows in all. */
 typedef struct {
   const REAL *a;
   const ptrdiff_t *rows;
   ptrdiff_t lda, run, runs, stride;
   const REAL *b, *next;
-  ptrdiff_t tiles;
+  ptrdiff_t height;
 } sum_t;
 
-/* acc += the sum of the mr rows of a from r on; tile i of its panel. */
-INLINE void add_sum(int mr, int nv, V *acc, const sum_t *s, ptrdiff_t i, ptrdiff_t r) {
+/* The share of rows r .. r + mr. A stream asks for a line a k at most, so a single tile fetches half a panel. */
+INLINE share_t share_of(const sum_t *s, int nv, ptrdiff_t r, int mr) {
+  const ptrdiff_t width = nv * VBYTES, K = s->run * s->runs, step = width * mr / s->height;
+  const char *at = (const char *)s->next + width * r / s->height * K;
+  if (step <= 64) return (share_t){at, step, 0};
+  return (share_t){at, step / 2 < 64 ? step / 2 : 64, step / 2 * K};
+}
+
+/* acc += the sum of the mr rows of a from r on. */
+INLINE void add_sum(int mr, int nv, V *acc, const sum_t *s, ptrdiff_t r) {
   const REAL *row[MR_2], *b = s->b;
-  const ptrdiff_t share = s->run * s->runs * nv * L / SHARES;
-  const ptrdiff_t more = i + s->tiles < SHARES ? s->tiles * share : 0;
-  const REAL *ahead = s->next && i < SHARES ? s->next + i * share : NULL;
+  share_t ahead = {0};
+  if (s->next) ahead = share_of(s, nv, r, mr);
   UNROLL for (int m = 0; m < mr; m++) row[m] = s->a + row_of(s->rows, r + m) * s->lda;
   for (ptrdiff_t j = 0; j < s->runs; j++, b += s->run * nv * L) {
-    const REAL *next = ahead ? ahead + j * s->run * nv * L / SHARES : NULL;
-    if (!next) madd(mr, nv, acc, row, 1, s->run, b, nv * L, 0, b, 0);
-    else if (!more) madd(mr, nv, acc, row, 1, s->run, b, nv * L, 1, next, 0);
-    else madd(mr, nv, acc, row, 1, s->run, b, nv * L, 2, next, more);
+    if (!s->next) madd(mr, nv, acc, row, 1, s->run, b, nv * L, 0, ahead);
+    else if (!ahead.more) madd(mr, nv, acc, row, 1, s->run, b, nv * L, 1, ahead);
+    else madd(mr, nv, acc, row, 1, s->run, b, nv * L, 2, ahead);
     UNROLL for (int m = 0; m < mr; m++) row[m] += s->stride;
+    if (s->next) ahead.at += s->run * ahead.step;
   }
 }
 
 /* to[m][v] = from[m][v] + the sums, one chain; without `from` it begins at zero and is added to `to` when it
  * is complete. */
 INLINE void tile(int mr, int nv, const sum_t *s, int sums, const REAL *from, ptrdiff_t ldfrom, REAL *to,
-                 ptrdiff_t ldto, ptrdiff_t i, ptrdiff_t r) {
+                 ptrdiff_t ldto, ptrdiff_t r) {
   const int apart = !from;
   if (apart) from = zeros, ldfrom = 0;
   V acc[2 * MR_2];
   UNROLL for (int m = 0; m < mr; m++)
     UNROLL for (int v = 0; v < nv; v++) acc[m * nv + v] = load(from + m * ldfrom + v * L);
-  for (; sums; sums--, s++) add_sum(mr, nv, acc, s, i, r);
+  for (; sums; sums--, s++) add_sum(mr, nv, acc, s, r);
   if (apart)
     UNROLL for (int m = 0; m < mr; m++)
       UNROLL for (int v = 0; v < nv; v++) acc[m * nv + v] += load(to + m * ldto + v * L);
@@ -113,13 +125,13 @@ INLINE void tile(int mr, int nv, const sum_t *s, int sums, const REAL *from, ptr
     case 4: switch (mr) { CASES_MR(FUNCTION, 4) } break;   \
   }
 
-/* Tile i of a panel of nv vectors, its mr rows from r on. All sizes at every place of use would be twice the
+/* A tile of a panel of nv vectors, mr rows from r on. All sizes at every place of use would be twice the
  * code of the whole package, so what becomes of the sums reads them from memory, which costs nothing
  * measurable. What a call must wait for before its first FMA does cost: with `s` put together anew for each
  * panel 4 per cent of a step of 4 rows. */
 static NOINLINE void product(const sum_t *s, int sums, int nv, const REAL *from, ptrdiff_t ldfrom, REAL *to,
-                             ptrdiff_t ldto, ptrdiff_t i, ptrdiff_t r, int mr) {
-#define TILE(nv, mr) tile(mr, nv, s, sums, from, ldfrom, to, ldto, i, r)
+                             ptrdiff_t ldto, ptrdiff_t r, int mr) {
+#define TILE(nv, mr) tile(mr, nv, s, sums, from, ldfrom, to, ldto, r)
   FOR_SIZE(nv, mr, TILE)
 }
 
@@ -156,9 +168,9 @@ INLINE place_t further(place_t at, ptrdiff_t i) {
   return (place_t){at.row + i * at.down, at.panel + i * !at.down, at.down};
 }
 
-/* TILE(..., i, r, mr) for all rows, cut into tiles as even as can be: 13 rows are 7 + 6, not 12 + 1. */
+/* TILE(..., r, mr) for all rows, cut into tiles as even as can be: 13 rows are 7 + 6, not 12 + 1. */
 #define FOR_TILES(rows, most, TILE, ...)                                                     \
   for (ptrdiff_t tiles_ = ((rows) + (most) - 1) / (most), low_ = tiles_ ? (rows) / tiles_ : 0, \
                  high_ = (rows) - low_ * tiles_, r_ = 0, i_ = 0, mr_;                        \
        mr_ = low_ + (i_ < high_), i_ < tiles_; r_ += mr_, i_++)                              \
-    TILE(__VA_ARGS__, i_, r_, (int)mr_);
+    TILE(__VA_ARGS__, r_, (int)mr_);

@@ -76,14 +76,13 @@ INLINE void wgrad_tile(const outputs_t *o, int nv, ptrdiff_t r, int mr) {
       UNROLL for (int v = 0; v < nv; v++) __builtin_prefetch(row[mr + m] + j + v * L, 1);
   const REAL *a[MR_2];
   UNROLL for (int m = 0; m < mr; m++) a[m] = o->a + r + m;
-  madd(mr, nv, acc, a, o->lda, o->kb, o->b, o->ldb, 0, o->b, 0);
+  madd(mr, nv, acc, a, o->lda, o->kb, o->b, o->ldb, 0, (share_t){0});
   UNROLL for (int m = 0; m < mr; m++)
     UNROLL for (int v = 0; v < nv; v++)
       store_up_to(row[m] + j + v * L, acc[m * nv + v], o->valid - v * L);
 }
 
-static void wgrad_tiles(const outputs_t *o, int nv, ptrdiff_t i, ptrdiff_t r, int mr) {
-  (void)i;
+static void wgrad_tiles(const outputs_t *o, int nv, ptrdiff_t r, int mr) {
 #define WGRAD_TILE(nv, mr) wgrad_tile(o, nv, r, mr)
   FOR_SIZE(nv, mr, WGRAD_TILE)
 }
