@@ -106,7 +106,7 @@ static void gru_dstep(const rnnfast_packed *w, const rnnfast_dstep *s) {
       store(g + 3 * L, keep_n(dn * rg, w->H - u));
       store(dh_out, dh * z);
     }
-  dz_times(w, s->rows, s->gates, s->ldgates, 1, 3, 1, w->h, w->P, s->dh, NULL, s->lddh, 1, 1);
+  dz_times(w, s, 1, 3, w->h, w->P, s->dh, s->lddh, 1);
   reset_rows(s->rows, s->reset, s->dh, s->lddh, w->P);
 }
 
@@ -160,7 +160,7 @@ static void gru_before_dstep(const rnnfast_packed *w, const rnnfast_dstep *s) {
       store(g + 2 * L, keep_n(dz, w->H - u));
       store(dh_out, dh * z);
     }
-  dz_times(w, s->rows, gates, s->ldgates, 0, 1, 1, w->h2, w->H, ds, NULL, s->ldwork, 0, 1); /* d(r h') */
+  dz_times(w, s, 0, 1, w->h2, w->H, ds, s->ldwork, 0); /* d(r h') */
   for (ptrdiff_t r = 0; r < s->rows; r++)
     for (ptrdiff_t u = 0; u < w->H; u += L) {
       REAL *g = gates + r * s->ldgates + 4 * u, *dh_out = (REAL *)s->dh + r * s->lddh + u;
@@ -169,6 +169,6 @@ static void gru_before_dstep(const rnnfast_packed *w, const rnnfast_dstep *s) {
       store(g + L, keep_n(d * h * (rg - rg * rg), w->H - u));
       store(dh_out, fma_(d, rg, load(dh_out)));
     }
-  dz_times(w, s->rows, gates, s->ldgates, 1, 2, 1, w->h, w->P, s->dh, NULL, s->lddh, 1, 1);
+  dz_times(w, s, 1, 2, w->h, w->P, s->dh, s->lddh, 1);
   reset_rows(s->rows, s->reset, s->dh, s->lddh, w->P);
 }

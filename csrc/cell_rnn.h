@@ -83,6 +83,6 @@ static void rnn_dstep(const rnnfast_packed *w, const rnnfast_dstep *s) {
       const V dh = upstream(s, r, u, w->H);
       store(g, keep_n(act_dpoint(w->act, load(g), dh), w->H - u));
     }
-  dz_times(w, s->rows, s->gates, s->ldgates, 0, 1, 0, w->h, w->P, s->dh, NULL, s->lddh, 0, 1);
+  dz_times(w, s, 0, 1, w->h, w->P, s->dh, s->lddh, 0);
   reset_rows(s->rows, s->reset, s->dh, s->lddh, w->P);
 }

@@ -19,6 +19,8 @@ typedef struct {
   const ptrdiff_t *c_rows;           /* as a_rows; then init is NULL */
   ptrdiff_t ldc, c_panel, c_vec;
   int whole;                         /* the rows of C and init are padded: whole vectors */
+  const void *later;                 /* reals to fetch meanwhile; or NULL */
+  ptrdiff_t later_reals;
 } gemm_t;
 
 /* PANEL(p, nv) for every panel p and its number of vectors. */
@@ -56,14 +58,21 @@ INLINE void gemm_tile(const gemm_t *g, const sum_t *sum, ptrdiff_t p, int nv, in
             (REAL *)g->c + r * g->ldc + p * g->c_panel, g->ldc, r, mr);
 }
 
+/* What a panel fetches of what is needed later, `reals` of it, if so many panels are left. */
+INLINE const REAL *later_of(const gemm_t *g, ptrdiff_t reals, ptrdiff_t left) {
+  return g->later && left * reals < g->later_reals ? (const REAL *)g->later + left * reals : NULL;
+}
+
 /* The sum over k0 .. k0 + run * runs of K, going on with init. */
 static void gemm_panel(const gemm_t *g, ptrdiff_t K, ptrdiff_t k0, ptrdiff_t p, int nv, int apart) {
   const ptrdiff_t size = g->width * L * K, panels = panels_of(g->n) / g->width, k1 = k0 + g->run * g->runs;
   const REAL *b = g->b, *first = b + (k1 < K ? k1 : 0) * g->width * L; /* of the next stretch or step */
   const REAL *next = p + 1 < panels ? b + (p + 1) * size + k0 * nv * L : first;
+  const REAL *later = later_of(g, nv * L * (k1 - k0), (K - k1) / (k1 - k0) * panels + panels - 1 - p);
+  const int fetch = far(g->n * K, g->rows, g->n + K);
   const sum_t sum = {.a = g->a, .rows = g->a_rows, .lda = g->lda, .run = g->run, .runs = g->runs,
-                     .stride = g->stride, .b = b + p * size + k0 * nv * L, .next = far(g->n * K, g->rows, g->n + K) ? next : NULL,
-                     .height = g->rows};
+                     .stride = g->stride, .b = b + p * size + k0 * nv * L, .next = fetch ? next : later,
+                     .also = fetch ? later : NULL, .height = g->rows};
   FOR_TILES(g->rows, height_of(nv), gemm_tile, g, &sum, p, nv, apart)
 }
 

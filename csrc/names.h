@@ -117,6 +117,8 @@
 #define row_of N(row_of)
 #define input_of N(input_of)
 #define output_of N(output_of)
+#define dz_of N(dz_of)
 #define far N(far)
+#define later_of N(later_of)
 #define share_of N(share_of)
 #define share_t N(share_t)

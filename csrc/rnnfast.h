@@ -64,6 +64,7 @@ typedef struct {
   ptrdiff_t rows;
   const ptrdiff_t *data_rows;        /* (rows,) which rows of dy they are; NULL: those from 0 on */
   void *gates;                       /* in: saved by forward; out: dz */
+  const void *next_gates;            /* of the next call, fetched meanwhile; NULL: they are near anyhow */
   const void *h;                     /* GRU: (rows, Pp) previous output */
   const void *c, *c_next;            /* LSTM: (rows, Hp) previous and new cell state */
   const void *dy;                    /* rows of P, or NULL */

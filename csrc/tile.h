@@ -67,12 +67,13 @@ INLINE void madd(int mr, int nv, V *acc, const REAL *const *row, ptrdiff_t ks, p
 INLINE ptrdiff_t row_of(const ptrdiff_t *rows, ptrdiff_t r) { return rows ? rows[r] : r; }
 
 /* A sum over k: the reals of each row of a, `runs` stretches of `run`, `stride` apart, times b, a panel of nv
- * vectors for each. Meanwhile the `next` panel is fetched unless it is NULL, by tiles of `height` rows in all. */
+ * vectors for each. Meanwhile the `next` panel is fetched unless it is NULL, by tiles of `height` rows in all, and
+ * as many bytes from `also` on unless that is NULL (with rows so few that one stream is not enough, not those). */
 typedef struct {
   const REAL *a;
   const ptrdiff_t *rows;
   ptrdiff_t lda, run, runs, stride;
-  const REAL *b, *next;
+  const REAL *b, *next, *also;
   ptrdiff_t height;
 } sum_t;
 
@@ -80,7 +81,7 @@ typedef struct {
 INLINE share_t share_of(const sum_t *s, int nv, ptrdiff_t r, int mr) {
   const ptrdiff_t width = nv * VBYTES, K = s->run * s->runs, step = width * mr / s->height;
   const char *at = (const char *)s->next + width * r / s->height * K;
-  if (step <= 64) return (share_t){at, step, 0};
+  if (step <= 64) return (share_t){at, step, s->also ? (const char *)s->also - (const char *)s->next : 0};
   return (share_t){at, step / 2 < 64 ? step / 2 : 64, step / 2 * K};
 }
 
