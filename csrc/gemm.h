@@ -58,20 +58,25 @@ INLINE void gemm_tile(const gemm_t *g, const sum_t *sum, ptrdiff_t p, int nv, in
             (REAL *)g->c + r * g->ldc + p * g->c_panel, g->ldc, r, mr);
 }
 
-/* What a panel fetches of what is needed later, `reals` of it, if so many panels are left. */
+/* What a panel fetches of what is needed later: `reals` of it, as the last panels do, with so many `left`. */
 INLINE const REAL *later_of(const gemm_t *g, ptrdiff_t reals, ptrdiff_t left) {
   return g->later && left * reals < g->later_reals ? (const REAL *)g->later + left * reals : NULL;
 }
 
+/* Panel p of B from k on, of K. */
+INLINE const REAL *panel_of(const gemm_t *g, ptrdiff_t K, ptrdiff_t p, ptrdiff_t k) {
+  const ptrdiff_t left = panels_of(g->n) - p * g->width, nv = left < g->width ? left : g->width;
+  return (const REAL *)g->b + (p * g->width * K + k * nv) * L;
+}
+
 /* The sum over k0 .. k0 + run * runs of K, going on with init. */
 static void gemm_panel(const gemm_t *g, ptrdiff_t K, ptrdiff_t k0, ptrdiff_t p, int nv, int apart) {
-  const ptrdiff_t size = g->width * L * K, panels = panels_of(g->n) / g->width, k1 = k0 + g->run * g->runs;
-  const REAL *b = g->b, *first = b + (k1 < K ? k1 : 0) * g->width * L; /* of the next stretch or step */
-  const REAL *next = p + 1 < panels ? b + (p + 1) * size + k0 * nv * L : first;
-  const REAL *later = later_of(g, nv * L * (k1 - k0), (K - k1) / (k1 - k0) * panels + panels - 1 - p);
+  const ptrdiff_t panels = (panels_of(g->n) + g->width - 1) / g->width, n = g->run * g->runs, k1 = k0 + n;
+  const REAL *next = p + 1 < panels ? panel_of(g, K, p + 1, k0) : panel_of(g, K, 0, k1 < K ? k1 : 0);
+  const REAL *later = later_of(g, n * nv * L, (K - k1) / n * panels + panels - 1 - p);
   const int fetch = far(g->n * K, g->rows, g->n + K);
   const sum_t sum = {.a = g->a, .rows = g->a_rows, .lda = g->lda, .run = g->run, .runs = g->runs,
-                     .stride = g->stride, .b = b + p * size + k0 * nv * L, .next = fetch ? next : later,
+                     .stride = g->stride, .b = panel_of(g, K, p, k0), .next = fetch ? next : later,
                      .also = fetch ? later : NULL, .height = g->rows};
   FOR_TILES(g->rows, height_of(nv), gemm_tile, g, &sum, p, nv, apart)
 }

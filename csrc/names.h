@@ -120,5 +120,6 @@
 #define dz_of N(dz_of)
 #define far N(far)
 #define later_of N(later_of)
+#define panel_of N(panel_of)
 #define share_of N(share_of)
 #define share_t N(share_t)

@@ -19,13 +19,14 @@ INLINE ptrdiff_t panels_of(ptrdiff_t n) { return (n + L - 1) / L; }
 INLINE int height_of(ptrdiff_t nv) { return nv == 4 ? MR : nv == 3 ? MR_3 : MR_2; }
 
 /* While a panel of weights beyond the second cache is in use, its tiles fetch the next one, each a share in
- * proportion to its rows, evenly over its k: `step` bytes a k from `at` on, and as many from `more` bytes further
- * on unless that is 0.
+ * proportion to its rows, evenly over its k: `step` bytes a k from `at` on, and as many from `more` bytes
+ * further on unless that is 0.
  *
- * Weights arrive at 8 bytes a cycle (Granite Rapids, one core), which is what 16 rows ask for. Fetched by the
- * first four tiles only, at 5 bytes a cycle, 128 rows of an LSTM at H = 1024 take 7 per cent more time, and 16
- * to 32 rows 2 to 4; not fetching takes 8 to 10 more again. Asking for one line several times is free; in bursts
- * of 4 lines every 4 k 12 rows take 5 to 9 per cent more time backward. */
+ * Weights arrive at 8 bytes a cycle (Granite Rapids, one core), which is what 16 rows at the peak ask for. Were
+ * they fetched by the first four tiles only, at 5 bytes a cycle, a step of an LSTM at H = 1024 would take 7 per
+ * cent more time with 128 rows, 2 to 4 with 16 to 32; without fetching it takes 8 to 10 more again at H = 256 and
+ * 512. To ask for a line several times costs nothing measurable, to ask for 8 lines at once every 4 k costs 12
+ * rows 9 per cent of a step back. */
 typedef struct { const char *at; ptrdiff_t step, more; } share_t;
 
 /* Whether weights leave that cache (2 MiB) until the next step, because of what each of `rows` rows reads and
@@ -67,8 +68,8 @@ INLINE void madd(int mr, int nv, V *acc, const REAL *const *row, ptrdiff_t ks, p
 INLINE ptrdiff_t row_of(const ptrdiff_t *rows, ptrdiff_t r) { return rows ? rows[r] : r; }
 
 /* A sum over k: the reals of each row of a, `runs` stretches of `run`, `stride` apart, times b, a panel of nv
- * vectors for each. Meanwhile the `next` panel is fetched unless it is NULL, by tiles of `height` rows in all, and
- * as many bytes from `also` on unless that is NULL (with rows so few that one stream is not enough, not those). */
+ * vectors for each. Meanwhile the `next` panel is fetched unless it is NULL, by tiles of `height` rows in all,
+ * and as many bytes from `also` on unless that is NULL or rows so few that `next` takes both streams. */
 typedef struct {
   const REAL *a;
   const ptrdiff_t *rows;
@@ -77,7 +78,7 @@ typedef struct {
   ptrdiff_t height;
 } sum_t;
 
-/* The share of rows r .. r + mr. A stream asks for a line a k at most, so a single tile fetches half a panel. */
+/* The share of rows r .. r + mr. A stream asks for a line a k at most: a single tile fetches half a panel. */
 INLINE share_t share_of(const sum_t *s, int nv, ptrdiff_t r, int mr) {
   const ptrdiff_t width = nv * VBYTES, K = s->run * s->runs, step = width * mr / s->height;
   const char *at = (const char *)s->next + width * r / s->height * K;
