@@ -80,7 +80,8 @@ typedef struct {
 
 /* The share of rows r .. r + mr. A stream asks for a line a k at most: a single tile fetches half a panel. */
 INLINE share_t share_of(const sum_t *s, int nv, ptrdiff_t r, int mr) {
-  const ptrdiff_t width = nv * VBYTES, K = s->run * s->runs, step = width * mr / s->height;
+  const ptrdiff_t width = nv * VBYTES, K = s->run * s->runs;
+  const ptrdiff_t step = (width * mr + s->height - 1) / s->height;
   const char *at = (const char *)s->next + width * r / s->height * K;
   if (step <= 64) return (share_t){at, step, s->also ? (const char *)s->also - (const char *)s->next : 0};
   return (share_t){at, step / 2 < 64 ? step / 2 : 64, step / 2 * K};

@@ -257,7 +257,7 @@ cdef int backward_block(const Run *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nog
         step.rows = n
         step.gates = f.gates + row * f.ldgates * size
         step.next_gates = NULL
-        if s > 0 and f.N * f.ldgates * size > LARGE:
+        if s > 0 and f.N * f.ldgates * size > LARGE:  # out of the near caches since forward
             step.next_gates = f.gates + (data_row(f, s - 1) + b0) * f.ldgates * size
         if f.dy != NULL:
             if f.rows != NULL:
