@@ -143,9 +143,9 @@ INLINE gemm_t dz_of(const rnnfast_packed *w, ptrdiff_t rows, const void *dz, ptr
                   .init_panel = 4 * L, .init_vec = L, .c_panel = 4 * L, .c_vec = L};
 }
 
-/* c (rows x n) = dz b, or c + dz b, a step back; in so many sums that 8 accumulators are busy when there is one
- * row. The last product of a step fetches the gates of the next one: with 64 rows at H = 256 the step takes 7
- * (LSTM) and 6 (GRU) per cent less time, at 512 3 and 1; RNN 1. */
+/* c (rows x n) = dz b, or c + dz b, a step back; in so many sums that 8 accumulators are busy when there is
+ * one row. The last product of a step fetches the gates of the next one: with 64 rows at H = 256 the step takes
+ * 4 to 7 per cent less time (LSTM and GRU), at 512 up to 3, that of an RNN 1. */
 static void dz_times(const rnnfast_packed *w, const rnnfast_dstep *s, int first, int slots, const void *b,
                      ptrdiff_t n, void *c, ptrdiff_t ldc, int add) {
   gemm_t g = dz_of(w, s->rows, s->gates, s->ldgates, first, slots);

@@ -24,9 +24,9 @@ INLINE int height_of(ptrdiff_t nv) { return nv == 4 ? MR : nv == 3 ? MR_3 : MR_2
  *
  * Weights arrive at 8 bytes a cycle (Granite Rapids, one core), which is what 16 rows at the peak ask for. Were
  * they fetched by the first four tiles only, at 5 bytes a cycle, a step of an LSTM at H = 1024 would take 7 per
- * cent more time with 128 rows, 2 to 4 with 16 to 32; without fetching it takes 8 to 10 more again at H = 256
- * and 512. To ask for a line several times costs nothing measurable, to ask for 8 lines at once every 4 k costs
- * 12 rows 9 per cent of a step back. */
+ * cent more time with 128 rows and 2 to 5 with 32 (with 16 and 24 as much, within 2); without fetching it takes
+ * 8 to 10 more again at H = 256 and 512. To ask for a line several times costs nothing measurable, to ask for 8
+ * lines at once every 4 k costs 12 rows 9 per cent of a step back. */
 typedef struct { const char *at; ptrdiff_t step, more; } share_t;
 
 /* Whether weights leave that cache (2 MiB) until the next step, because of what each of `rows` rows reads and
