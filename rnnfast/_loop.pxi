@@ -103,10 +103,11 @@ cdef inline bint projects_ahead(const Run *f, Py_ssize_t rows) noexcept nogil:
     """Where rows are few, the way of the weights decides, for w_ih is then read once for many steps.
     With tiles of up to 3 rows, less than a whole one, this pays for writing and reading what comes of it
     if the weights do not fit the first cache: 10 to 40 per cent less time from I = H = 64 on, below it 10
-    to 15 more. With more rows, if they do not fit the second or, up to 11 rows, leave it little room: up to
-    18 rows 3 to 13 less at H = 384 to 768, from 24 on, when the weights come in time, up to 6 more. And
-    where 4 vectors of w_ih and w_hh together would crowd that one, each has it for itself: at I = H = 1024
-    an LSTM takes 5 to 9 per cent less time with 64 and 128 rows, a GRU or RNN 2 to 4, at 512 up to 7 more."""
+    to 15 more. With more rows, if they do not fit the second or, up to 11 rows, leave it little room: with
+    12 to 18 rows mostly 3 to 13 less at H = 384 to 768, from 24 on, when the weights come in time, up to 7
+    more. And where 4 vectors of w_ih and w_hh together would crowd that one, each has it for itself: at
+    I = H = 1024 an LSTM takes 5 to 7 per cent less time with 64 and 128 rows, a GRU or RNN 1 to 4, at 512
+    up to 7 more."""
     cdef Py_ssize_t panel = 4 * f.k.lanes * f.k.size * (f.w.I + f.w.P), weights = weight_bytes(f)
     cdef Py_ssize_t tile = rows // max((rows + f.k.rows - 1) // f.k.rows, 1)  # of the lower ones
     cdef Py_ssize_t least = SMALL if tile < min(f.k.rows, 4) else MIDDLE if rows < 12 else LARGE
