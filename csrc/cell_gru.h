@@ -63,6 +63,7 @@ static void gru_tile(const rnnfast_packed *w, const rnnfast_step *s, const sums_
   REAL a[4 * MR_2 * L] __attribute__((aligned(VBYTES)));
   const REAL *start = start_of(w, s, r) + p * 4 * L;
   const ptrdiff_t ldstart = s->init ? s->ldinit : 0;
+  expect_outputs(w, s, p * L, 1, 4, r, mr);
 #define GRU_SUMS(a, mr) gru_sums(w, xh, start, ldstart, a, p, r, mr)
   switch (mr) { CASES_MR_3(GRU_SUMS, a) default: __builtin_unreachable(); }
   gru_finish(w, s, (place_t){r, p, 1}, mr, a);

@@ -72,6 +72,7 @@ static void lstm_finish(const rnnfast_packed *w, const rnnfast_step *s, place_t 
 INLINE void lstm_tile(const rnnfast_packed *w, const rnnfast_step *s, const sums_t *xh, ptrdiff_t p,
                       ptrdiff_t r, int mr) {
   REAL a[4 * MR_2 * L] __attribute__((aligned(VBYTES)));
+  expect_outputs(w, s, p * L, 1, 4, r, mr);
   product(xh->sum, xh->n, 4, start_of(w, s, r) + p * 4 * L, s->init ? s->ldinit : 0, a, 4 * L, r, mr);
   lstm_finish(w, s, (place_t){r, p, 1}, mr, a);
 }

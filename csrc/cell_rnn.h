@@ -31,6 +31,7 @@ static void rnn_finish(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t
 INLINE void rnn_tile(const rnnfast_packed *w, const rnnfast_step *s, const sums_t *xh, ptrdiff_t p, int nv,
                      ptrdiff_t r, int mr) {
   const ptrdiff_t u = p * 4 * L;
+  expect_outputs(w, s, u, nv, 1, r, mr);
   product(xh->sum, xh->n, nv, start_of(w, s, r) + u, s->init ? s->ldinit : 0,
           (REAL *)s->h_next + r * s->ldh_next + u, s->ldh_next, r, mr);
   rnn_finish(w, s, u, nv, r, mr);

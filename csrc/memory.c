@@ -3,8 +3,10 @@
  * A training step frees everything it took. malloc then gives the pages back to the system, and the
  * next step waits for each to be mapped and cleared again: half the time of a step of two LSTM layers at
  * (8, 64, 20, 20), 5 per cent at (50, 64, 512, 512) (Xeon, glibc 2.36). Small blocks too: an aligned one
- * costs malloc some 600 instructions, which made a twelfth of a training step of a small RNN. At most
- * KEPT bytes in PLACES blocks are kept, the ones freed last. */
+ * costs malloc some 600 instructions, which made a twelfth of a training step of a small RNN.
+ *
+ * At most PLACES blocks are kept, the ones freed last. They have KEPT bytes, or so many more that they and what is
+ * in use are a quarter more than was lately in use at once, but no more than MOST. */
 #define _GNU_SOURCE
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -16,7 +18,7 @@
 #include "rnnfast.h"
 
 enum { HEADER = 64, PLACES = 32 };
-static const size_t HUGE = (size_t)2 << 20, KEPT = (size_t)128 << 20;
+static const size_t HUGE = (size_t)2 << 20, KEPT = (size_t)128 << 20, MOST = (size_t)1 << 30;
 
 /* Before every block. */
 typedef struct { size_t size; } header;
@@ -26,6 +28,9 @@ static atomic_flag taken = ATOMIC_FLAG_INIT;
 static struct { header *block; size_t size; } place[PLACES];
 static int places;
 static size_t kept;
+/* Bytes in use, and the most there were before a free, which fades with every free. */
+static atomic_size_t used;
+static size_t peak;
 
 static int enter(void) { return !atomic_flag_test_and_set_explicit(&taken, memory_order_acquire); }
 static void leave(void) { atomic_flag_clear_explicit(&taken, memory_order_release); }
@@ -64,18 +69,32 @@ static header *fresh(size_t size) {
 void *rnnfast_alloc(size_t bytes) {
   header *h = reuse(bytes);
   if (!h) h = fresh(bytes);
-  return h ? (char *)h + HEADER : NULL;
+  if (!h) return NULL;
+  atomic_fetch_add_explicit(&used, h->size, memory_order_relaxed);
+  return (char *)h + HEADER;
+}
+
+/* How much may be kept beside `still` bytes in use. */
+static size_t room(size_t still) {
+  const size_t most = peak + peak / 4 < MOST ? peak + peak / 4 : MOST;
+  return most > still + KEPT ? most - still : KEPT;
 }
 
 void rnnfast_free(void *block) {
-  header *old[PLACES], *h = block ? (header *)((char *)block - HEADER) : NULL;
+  if (!block) return;
+  header *old[PLACES], *h = (header *)((char *)block - HEADER);
+  const size_t before = atomic_fetch_sub_explicit(&used, h->size, memory_order_relaxed);
   int n = 0;
-  if (h && h->size <= KEPT && enter()) {
-    while (places == PLACES || kept + h->size > KEPT) old[n++] = take_out(0);
-    place[places].block = h, place[places++].size = h->size;
-    kept += h->size;
+  if (enter()) {
+    peak = before > peak ? before : peak - peak / 1024;
+    const size_t most = room(before - h->size);
+    if (h->size <= most) {
+      while (places == PLACES || kept + h->size > most) old[n++] = take_out(0);
+      place[places].block = h, place[places++].size = h->size;
+      kept += h->size;
+      h = NULL;
+    }
     leave();
-    h = NULL;
   }
   free(h);
   while (n) free(old[--n]);

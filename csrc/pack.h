@@ -160,6 +160,6 @@ static void dinput(const rnnfast_packed *w, ptrdiff_t rows, const void *dz, void
                    const ptrdiff_t *data_rows) {
   const layout_t *lay = &layout[w->cell];
   gemm_t g = dz_of(w, rows, dz, panels_of(w->H) * lay->slots * L, 0, lay->x_slots);
-  g.n = w->I, g.b = w->x, g.c = dx, g.c_rows = data_rows, g.ldc = w->I;
+  g.n = w->I, g.b = w->x, g.c = dx, g.c_rows = data_rows, g.ldc = w->I, g.fresh = 1;
   gemm(&g);
 }

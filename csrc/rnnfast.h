@@ -55,6 +55,7 @@ typedef struct {
   void *gates;                       /* (rows, slots) saved for backward; NULL: not saved
                                         (the GRU with the reset before always needs it) */
   const uint8_t *reset;              /* (rows,) nonzero: take the previous c as zero; or NULL */
+  int fresh;                         /* nonzero: y and what is saved are in no near cache */
   void *work;                        /* LSTM with projection: (rows, Hp) scratch */
   ptrdiff_t ldx, ldinit, ldh, ldh_next, ldy, ldc, ldgates, ldwork;
 } rnnfast_step;

@@ -35,6 +35,12 @@ INLINE int far(ptrdiff_t weights, ptrdiff_t rows, ptrdiff_t each) {
   return (weights + rows * each) * (ptrdiff_t)sizeof(REAL) > 1700000;
 }
 
+/* Lines that will be written, on their way to the second cache. */
+INLINE void expect(const REAL *p, ptrdiff_t n) {
+  const char *at = (const char *)p, *end = (const char *)(p + n);
+  for (; at < end; at += 64) __builtin_prefetch(at, 1, 2);
+}
+
 /* acc[m nv + v] += row[m][k ks] * b[k bs + v L] for k < K; what is `ahead` is fetched meanwhile, in so many
  * streams. Rows have a pointer each, so they may lie anywhere: 0.98 to 1.02 of the time that a stride takes. */
 INLINE void madd(int mr, int nv, V *acc, const REAL *const *row, ptrdiff_t ks, ptrdiff_t K, const REAL *b,

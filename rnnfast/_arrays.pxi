@@ -7,6 +7,7 @@
 
 cdef enum:
     ANY = -1
+    OWN_BYTES = 32 << 20
 
 # The arrays of one call: all of one precision, which the first one decides unless `type` is set.
 cdef struct Arrays:
@@ -46,10 +47,32 @@ cdef inline const cnp.npy_intp *shape_of(object array) noexcept:
     return cnp.PyArray_DIMS(<cnp.ndarray>array)
 
 
+cdef class Memory:
+    """A block of our own that an array refers to."""
+    cdef void *block
+
+    def __dealloc__(self):
+        rnnfast_free(self.block)
+
+
 cdef object new(const Arrays *a, void **data, int ndim, Py_ssize_t n0, Py_ssize_t n1=0, Py_ssize_t n2=0):
-    """A new array of that shape and the precision of the others, and its data."""
+    """A new array of that shape and the precision of the others, and its data. malloc gives as much as
+    OWN_BYTES back to the system as soon as the array is gone, and the next one's pages are cleared anew: a
+    tenth of the RNN's forward pass at T = 4096, B = 32, H = 128."""
     cdef cnp.npy_intp[3] n
+    cdef Py_ssize_t size = (4 if a.type == cnp.NPY_FLOAT else 8) * n0 * (n1 if ndim > 1 else 1)
+    cdef Memory memory
     n[0], n[1], n[2] = n0, n1, n2
-    array = cnp.PyArray_EMPTY(ndim, n, a.type, 0)
+    if ndim == 3:
+        size *= n2
+    if size >= OWN_BYTES:
+        memory = Memory.__new__(Memory)
+        memory.block = rnnfast_alloc(size)
+        if memory.block == NULL:
+            raise MemoryError()
+        array = cnp.PyArray_SimpleNewFromData(ndim, n, a.type, memory.block)
+        cnp.set_array_base(array, memory)
+    else:
+        array = cnp.PyArray_EMPTY(ndim, n, a.type, 0)
     data[0] = cnp.PyArray_DATA(<cnp.ndarray>array)
     return array

@@ -30,6 +30,7 @@ cdef extern from "rnnfast.h" nogil:
         void *c_next
         void *gates
         const uint8_t *reset
+        int fresh
         void *work
         Py_ssize_t ldx, ldinit, ldh, ldh_next, ldy, ldc, ldgates, ldwork
 

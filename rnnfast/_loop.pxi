@@ -153,6 +153,7 @@ cdef int forward_block(const Run *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nogi
     step.work = scratch + part.work
 
     cdef bint tape = f.states != NULL
+    step.fresh = f.N * size * (f.ldgates + 2 * f.Hp if tape else w.P) > MIDDLE
     cdef char *h = f.states + (state_before(f, 0) + b0) * Pp if tape else scratch + part.h
     cdef char *h_other = scratch + part.h + rows * Pp
     cdef char *c = scratch + part.c

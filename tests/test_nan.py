@@ -23,6 +23,7 @@ from _cases import (
     with_dtype,
 )
 
+import rnnfast
 from rnnfast import functional
 
 SIZES = {"T": 9, "B": 14, "I": 6, "H": 18}
@@ -192,3 +193,33 @@ def test_memory_does_not_grow() -> None:
     gc.collect()
     grown = resident() - before
     assert grown < 8 << 20, f"grew by {grown >> 10} KiB"
+
+
+def test_large_results_are_arrays_of_their_own() -> None:
+    """Their memory is kept for the next call, but not before the last view of them is gone."""
+    layer = rnnfast.RNN(1, 256)
+    x = np.zeros((128, 256, 1), np.float32)
+    y, _ = layer(x)
+    assert y.nbytes == 32 << 20
+    assert y.flags.writeable
+    assert y.flags.c_contiguous
+    last, expected, address = y[-1:], y[-1].copy(), y.ctypes.data
+    y[:-1] = np.nan
+    del y
+    second, _ = layer(x)
+    assert not np.shares_memory(second, last)
+    assert np.array_equal(last[0], expected)
+    assert np.isfinite(second).all()
+    del last
+    assert layer(x)[0].ctypes.data == address
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/statm")
+def test_memory_that_is_not_needed_again_is_given_back() -> None:
+    layer, small = rnnfast.RNN(1, 256), np.zeros((1, 1, 1), np.float32)
+    for _ in range(2):
+        layer.forward(np.zeros((768, 256, 1), np.float32))  # y 192 MiB, tape twice that
+    kept = resident()
+    for _ in range(2000):
+        layer(small)
+    assert kept - resident() > 256 << 20
