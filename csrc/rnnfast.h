@@ -15,6 +15,8 @@
  * After the backward step the same memory holds the gradients of the pre-activations (dz):
  *                         RNN  dh           LSTM  di df dg do        GRU  dn dr dz and
  *   with reset_after      r dn              without   r h', unchanged
+ *
+ * Figures in the comments of the kernels were measured on a Xeon (Granite Rapids) unless they name another machine.
  */
 #ifndef RNNFAST_H
 #define RNNFAST_H

@@ -68,8 +68,8 @@ cdef size_t GIL_REALS = 10000
 # Rows of a block: enough to amortise the weights' way from the second cache (or the third, when they
 # are larger than it), few enough that the block's states stay there.
 cdef Py_ssize_t BLOCK_ROWS = 64, BLOCK_ROWS_LARGE = 128
-# Bytes of weights that fit the first cache (48 KiB), that leave the second (2 MiB) some room, and none
-# (nor does a tape of so many stay there); the last of 4 vectors.
+# Bytes of weights that fit the first cache (48 KiB), that leave the second (2 MiB) some room, and none;
+# the last of 4 vectors. Nor does a tape of LARGE stay there, or outputs of MIDDLE in one of 1 MiB.
 cdef Py_ssize_t SMALL = 48000, MIDDLE = 750000, LARGE = 1500000, LARGE_PANEL = 400000
 # Columns of x and h that one weight gradient reads at a time: half a MiB in blocks of 256 rows.
 cdef enum:
