@@ -34,10 +34,11 @@ INLINE void gru_units(const rnnfast_packed *w, const rnnfast_step *s, place_t at
   }
 }
 
+/* Two rows at a time: with four a step takes 0.5 to 5 per cent more (small sizes most, Zen 4). */
 static void gru_finish(const rnnfast_packed *w, const rnnfast_step *s, place_t at, int count,
                        const REAL *a) {
 #define GRU_UNITS(m, n) gru_units(w, s, further(at, m), n, a + (m) * 4 * L)
-  FOR_GROUPS(count, GRU_UNITS);
+  FOR_PAIRS(count, GRU_UNITS);
 }
 
 /* To a, from `start`: a_n a_r a_z (u_n h' + b_hn) of mr rows. The sums over x are the first three of the

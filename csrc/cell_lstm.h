@@ -2,12 +2,6 @@
  *   i, f, o = sigmoid(a), g = tanh(a), a = w_ih x + b_ih + w_hh h' + b_hh
  *   c = f c' + i g,  h = o tanh(c),  then h = w_hr h if projected */
 
-/* n rows: gates i f g o from their pre-activations, in place, and c from c'. */
-INLINE void lstm_point(int n, V *gate, V *c) {
-  activate(4 * n, 0x44, gate);
-  EACH c[i] = fma_(gate[4 * i + 1], c[i], gate[4 * i] * gate[4 * i + 2]);
-}
-
 /* gate: in the gates, out the gradients of their pre-activations; t = tanh(c); dc: in of c, out of c'. */
 INLINE void lstm_dpoint(V *gate, V c_prev, V t, V dh, V *dc) {
   const V i = gate[0], f = gate[1], g = gate[2], o = gate[3], do_ = dh * t, dht = dh * o;
@@ -19,41 +13,34 @@ INLINE void lstm_dpoint(V *gate, V c_prev, V t, V dh, V *dc) {
   *dc = d * f;
 }
 
-/* The n unit vectors from `at` on, one below the other in a batch or side by side in a row:
- * pre-activations a become gates, c the new cells. */
-INLINE void lstm_gates(const rnnfast_step *s, place_t at, int n, REAL *a, REAL *c) {
-  V gate[8], cell[2];
-  UNROLL for (int v = 0; v < 4 * n; v++) gate[v] = load(a + v * L);
+/* The n unit vectors from `at` on, one below the other in a batch or side by side in a row, from their
+ * pre-activations a. First i, f, g and c, then o beside tanh(c), which alone would wait for its latency: two
+ * rows' 6 and 4 chains rather than 8 and 2 take 2 to 6 per cent of a step, a single row's 7 to 9 (Zen 4). */
+INLINE void lstm_units(const rnnfast_packed *w, const rnnfast_step *s, place_t at, int n, const REAL *a) {
+  V ifg[6], oc[4];
+  EACH UNROLL for (int v = 0; v < 3; v++) ifg[3 * i + v] = load(a + (4 * i + v) * L);
+  activate(3 * n, 0x24, ifg);
   EACH {
-    const ptrdiff_t row = at.row + i * at.down, u = (at.panel + i * !at.down) * L;
+    const ptrdiff_t row = further(at, i).row, u = further(at, i).panel * L;
     const int fresh = s->reset && s->reset[row];
-    cell[i] = fresh ? splat(0) : load((const REAL *)s->c + row * s->ldc + u);
-  }
-  lstm_point(n, gate, cell);
-  EACH {
-    const ptrdiff_t row = at.row + i * at.down, u = (at.panel + i * !at.down) * L;
-    store(c + i * L, cell[i]), store(a + (4 * i + 3) * L, gate[4 * i + 3]);
-    store((REAL *)s->c_next + row * s->ldc + u, cell[i]);
+    const V c = fresh ? splat(0) : load((const REAL *)s->c + row * s->ldc + u);
+    oc[2 * i] = load(a + (4 * i + 3) * L);
+    oc[2 * i + 1] = fma_(ifg[3 * i + 1], c, ifg[3 * i] * ifg[3 * i + 2]);
+    store((REAL *)s->c_next + row * s->ldc + u, oc[2 * i + 1]);
     if (s->gates)
-      UNROLL for (int v = 0; v < 4; v++)
-        store((REAL *)s->gates + row * s->ldgates + 4 * u + v * L, gate[4 * i + v]);
+      UNROLL for (int v = 0; v < 3; v++)
+        store((REAL *)s->gates + row * s->ldgates + 4 * u + v * L, ifg[3 * i + v]);
   }
-}
-
-/* h = o tanh(c) of n of them; o stands in slot 3 of a. */
-INLINE void lstm_output(const rnnfast_packed *w, const rnnfast_step *s, place_t at, int n, const REAL *a,
-                        const REAL *c) {
-  V h[4];
-  EACH h[i] = load(c + i * L);
-  activate(n, ~0u, h);
+  activate(2 * n, 0xa, oc);
   EACH {
-    const ptrdiff_t row = at.row + i * at.down, u = (at.panel + i * !at.down) * L;
-    h[i] = load(a + (4 * i + 3) * L) * h[i];
+    const ptrdiff_t row = further(at, i).row, u = further(at, i).panel * L;
+    const V h = oc[2 * i] * oc[2 * i + 1];
+    if (s->gates) store((REAL *)s->gates + row * s->ldgates + 4 * u + 3 * L, oc[2 * i]);
     if (w->r) {
-      store((REAL *)s->work + row * s->ldwork + u, h[i]);
+      store((REAL *)s->work + row * s->ldwork + u, h);
     } else {
-      store((REAL *)s->h_next + row * s->ldh_next + u, h[i]);
-      store_up_to(output_of(s, row) + u, h[i], w->P - u);
+      store((REAL *)s->h_next + row * s->ldh_next + u, h);
+      store_up_to(output_of(s, row) + u, h, w->P - u);
     }
   }
 }
@@ -61,12 +48,9 @@ INLINE void lstm_output(const rnnfast_packed *w, const rnnfast_step *s, place_t 
 /* Six vectors are 620 operations: 310 cycles on the two ports that the FMAs need too. That is 21 per
  * cent of a step at I + H = 96, 9 at 256, 2.5 at 1,024, and no schedule gets below it. Alone they take
  * several times that, nearly all of it latency; after a tile the FMAs of the next one fill it in. */
-static void lstm_finish(const rnnfast_packed *w, const rnnfast_step *s, place_t at, int count, REAL *a) {
-  REAL c[MR_2 * L] __attribute__((aligned(VBYTES)));
-#define LSTM_GATES(m, n) lstm_gates(s, further(at, m), n, a + (m) * 4 * L, c + (m) * L)
-#define LSTM_OUTPUT(m, n) lstm_output(w, s, further(at, m), n, a + (m) * 4 * L, c + (m) * L)
-  FOR_PAIRS(count, LSTM_GATES);
-  FOR_GROUPS(count, LSTM_OUTPUT);
+static void lstm_finish(const rnnfast_packed *w, const rnnfast_step *s, place_t at, int count, const REAL *a) {
+#define LSTM_UNITS(m, n) lstm_units(w, s, further(at, m), n, a + (m) * 4 * L)
+  FOR_PAIRS(count, LSTM_UNITS);
 }
 
 INLINE void lstm_tile(const rnnfast_packed *w, const rnnfast_step *s, const sums_t *xh, ptrdiff_t p,
