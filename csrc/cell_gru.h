@@ -88,7 +88,7 @@ static void gru_step(const rnnfast_packed *w, const rnnfast_step *s) {
   ptrdiff_t p = 0, panels = panels_of(w->H);
   reset_rows(s->rows, s->reset, s->h, s->ldh, w->P);
 #define GRU_ROW(p, np) gru_row(w, s, p, np)
-  if (s->rows == 1) FOR_ROW(panels, GRU_ROW)
+  if (s->rows == 1) FOR_ROW(panels, 3 * L * depth_of(w, s), s->turned, GRU_ROW)
   else
     for (sums_t xh = sums_of(w, s, panels, 3, 3); p < panels; p++, next_panel(&xh))
       FOR_TILES(s->rows, MR_3, gru_tile, w, s, &xh, p)

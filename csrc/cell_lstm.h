@@ -78,7 +78,7 @@ static void lstm_step(const rnnfast_packed *w, const rnnfast_step *s) {
   ptrdiff_t p = 0, panels = panels_of(w->H);
   reset_rows(s->rows, s->reset, s->h, s->ldh, w->P);
 #define LSTM_ROW(p, np) lstm_row(w, s, p, np)
-  if (s->rows == 1) FOR_ROW(panels, LSTM_ROW)
+  if (s->rows == 1) FOR_ROW(panels, 4 * L * depth_of(w, s), s->turned, LSTM_ROW)
   else
     for (sums_t xh = sums_of(w, s, panels, 4, 4); p < panels; p++, next_panel(&xh))
       FOR_TILES(s->rows, MR, lstm_tile, w, s, &xh, p)

@@ -55,7 +55,7 @@ INLINE void rnn_row(const rnnfast_packed *w, const rnnfast_step *s, int nv, ptrd
 static void rnn_one(const rnnfast_packed *w, const rnnfast_step *s) {
   const ptrdiff_t full = panels_of(w->H) / 4;
 #define RNN_ROW(p, np) rnn_row(w, s, 4, p, np)
-  FOR_ROW(full, RNN_ROW)
+  FOR_ROW(full, 4 * L * depth_of(w, s), s->turned, RNN_ROW)
   switch (panels_of(w->H) % 4) {
     case 1: rnn_row(w, s, 1, full, 1); break;
     case 2: rnn_row(w, s, 2, full, 1); break;

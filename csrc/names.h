@@ -31,6 +31,7 @@
 #define lstm_dpoint N(lstm_dpoint)
 #define reset_rows N(reset_rows)
 #define upstream N(upstream)
+#define depth_of N(depth_of)
 #define panels_of N(panels_of)
 #define spill N(spill)
 #define madd_row N(madd_row)

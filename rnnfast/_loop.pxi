@@ -177,7 +177,7 @@ cdef int forward_block(const Run *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nogi
                 ahead_rows = 0
             step.init = scratch + part.init + ahead_rows * gates
             ahead_rows += n
-        step.rows = n
+        step.rows, step.turned = n, s & 1
         if f.rows != NULL:
             step.x, step.y, step.data_rows = f.x, f.y, f.rows + row
         else:

@@ -176,7 +176,7 @@ cdef class Steps:
         cdef void *own
         for l in range(self.n):
             s = &self.steps[l]
-            own, s.x = s.y, x
+            own, s.x, s.turned = s.y, x, self.turn
             if l == self.n - 1:
                 s.y = y
             self.advance_rows(self.w[l], s)
