@@ -70,28 +70,77 @@ static void gru_tile(const rnnfast_packed *w, const rnnfast_step *s, const sums_
   gru_finish(w, s, (place_t){r, p, 1}, mr, a);
 }
 
-/* A single row, np panels. */
-INLINE void gru_row(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p, int np) {
+/* The narrow panel, where the slots stand without gaps: in between they move on by one in memory. */
+static void gru_narrow(const rnnfast_packed *w, const rnnfast_step *s, const sums_t *xh, ptrdiff_t p,
+                       ptrdiff_t r, int mr) {
+  REAL a[4 * MR_2 * L] __attribute__((aligned(VBYTES)));
+  const ptrdiff_t units = w->H - p * L;
+  const V b_hn = load((const REAL *)w->bias + p * 4 * L + 3 * units);
+  expect_outputs(w, s, p * L, 1, 4, r, mr);
+  product(xh->sum, xh->n - 1, w->narrow, start_of(w, s, r) + p * 4 * L, s->init ? s->ldinit : 0, a, 4 * L, r,
+          mr);
+  for (int m = 0; m < mr; m++) store(a + 4 * m * L + 3 * units, b_hn);
+  product(xh->sum + xh->n - 1, 1, w->narrow, a + units, 4 * L, a + units, 4 * L, r, mr);
+  spread(a, mr, units);
+  gru_finish(w, s, (place_t){r, p, 1}, mr, a);
+}
+
+static void gru_rows(const rnnfast_packed *w, const rnnfast_step *s) {
+  const ptrdiff_t panels = panels_of(w->H);
+  sums_t xh = sums_of(w, s, panels, 3, 3);
+  for (ptrdiff_t p = 0; p < panels; p++, next_panel(&xh))
+    if (w->narrow && p == panels - 1) FOR_TILES(s->rows, height_of(w->narrow), gru_narrow, w, s, &xh, p)
+    else FOR_TILES(s->rows, MR_3, gru_tile, w, s, &xh, p)
+}
+
+/* The same in registers: from the sums over x to a_n, and behind it what begins those over h. */
+INLINE void gru_move_on(const REAL *bias, int narrow, ptrdiff_t units, V *acc) {
+  V begin[2];
+  UNROLL for (int v = 0; v < narrow; v++) {
+    const ptrdiff_t first = units + v * L;
+    const V b_hn = load(bias + first);
+    begin[v] = take_or(acc, narrow, first, 3 * units - first, b_hn);
+  }
+  acc[0] = take(acc, narrow, 0, units);
+  UNROLL for (int v = 0; v < narrow; v++) acc[1 + v] = begin[v];
+}
+
+/* A single row, np panels from p on and, if it has `narrow` vectors, the one after them. */
+INLINE void gru_row(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p, int np, int narrow) {
   V acc[4 * 3];
   REAL a[4 * 3 * L] __attribute__((aligned(VBYTES)));
   const REAL *bias = (const REAL *)w->bias + p * 4 * L;
   const REAL *start = start_of(w, s, 0) + p * 4 * L;
-  const ptrdiff_t nx = 3 * L * w->I, nh = 3 * L * w->P;
-  UNROLL for (int v = 0; v < 4 * np; v++) acc[v] = load((v % 4 == 3 ? bias : start) + v * L);
-  if (!s->init) madd_row(np, 3, acc, input_of(s, 0), 0, w->I, (const REAL *)w->x + p * nx, nx);
-  madd_row(np, 3, acc + 1, s->h, 0, w->P, (const REAL *)w->h + p * nh, nh);
-  spill(a, acc, np);
-  gru_finish(w, s, (place_t){0, p, 0}, np, a);
+  const ptrdiff_t nx = 3 * L * w->I, nh = 3 * L * w->P, units = w->H % L;
+  UNROLL for (int v = 0; v < 4 * np + narrow; v++)
+    acc[v] = load((v < 4 * np && v % 4 == 3 ? bias : start) + v * L);
+  if (!s->init) madd_row(np, 3, narrow, acc, input_of(s, 0), 0, w->I, (const REAL *)w->x + p * nx, nx);
+  if (narrow) gru_move_on(bias + 4 * np * L, narrow, units, acc + 4 * np);
+  madd_row(np, 3, narrow, acc + 1, s->h, 0, w->P, (const REAL *)w->h + p * nh, nh);
+  if (narrow) {
+    V *slot = acc + 4 * np + 1, dense[2];
+    UNROLL for (int v = 0; v < narrow; v++) dense[v] = slot[v];
+    UNROLL for (int v = 0; v < 3; v++) slot[v] = take(dense, narrow, v * units, units);
+  }
+  spill(a, acc, np + (narrow > 0));
+  gru_finish(w, s, (place_t){0, p, 0}, np + (narrow > 0), a);
+}
+
+static void gru_one(const rnnfast_packed *w, const rnnfast_step *s) {
+#define GRU_ROW(p, np) gru_row(w, s, p, np, 0)
+#define GRU_LAST(p, np, narrow) case 4 * np + narrow: gru_row(w, s, p, np, narrow); break;
+  const ptrdiff_t full = panels_of(w->H) - (w->narrow > 0), last = beside_narrow(w, full), p = full - last;
+  FOR_ROW(p, 3 * L * depth_of(w, s), s->turned, GRU_ROW)
+  switch (4 * last + w->narrow) {
+    GRU_LAST(p, 1, 1) GRU_LAST(p, 1, 2)
+    GRU_LAST(p, 2, 1) GRU_LAST(p, 2, 2)
+  }
 }
 
 static void gru_step(const rnnfast_packed *w, const rnnfast_step *s) {
-  ptrdiff_t p = 0, panels = panels_of(w->H);
   reset_rows(s->rows, s->reset, s->h, s->ldh, w->P);
-#define GRU_ROW(p, np) gru_row(w, s, p, np)
-  if (s->rows == 1) FOR_ROW(panels, 3 * L * depth_of(w, s), s->turned, GRU_ROW)
-  else
-    for (sums_t xh = sums_of(w, s, panels, 3, 3); p < panels; p++, next_panel(&xh))
-      FOR_TILES(s->rows, MR_3, gru_tile, w, s, &xh, p)
+  if (s->rows == 1) gru_one(w, s);
+  else gru_rows(w, s);
 }
 
 static void gru_dstep(const rnnfast_packed *w, const rnnfast_dstep *s) {

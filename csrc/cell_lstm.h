@@ -54,34 +54,56 @@ static void lstm_finish(const rnnfast_packed *w, const rnnfast_step *s, place_t 
 }
 
 INLINE void lstm_tile(const rnnfast_packed *w, const rnnfast_step *s, const sums_t *xh, ptrdiff_t p,
-                      ptrdiff_t r, int mr) {
+                      int nv, ptrdiff_t r, int mr) {
   REAL a[4 * MR_2 * L] __attribute__((aligned(VBYTES)));
   expect_outputs(w, s, p * L, 1, 4, r, mr);
-  product(xh->sum, xh->n, 4, start_of(w, s, r) + p * 4 * L, s->init ? s->ldinit : 0, a, 4 * L, r, mr);
+  product(xh->sum, xh->n, nv, start_of(w, s, r) + p * 4 * L, s->init ? s->ldinit : 0, a, 4 * L, r, mr);
+  if (nv < 4) spread(a, mr, w->H - p * L);
   lstm_finish(w, s, (place_t){r, p, 1}, mr, a);
 }
 
-/* A single row, np panels. */
-INLINE void lstm_row(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p, int np) {
+/* A single row, np panels from p on and, if it has `narrow` vectors, the one after them. */
+INLINE void lstm_row(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p, int np, int narrow) {
   V acc[4 * 3];
   REAL a[4 * 3 * L] __attribute__((aligned(VBYTES)));
   const REAL *start = start_of(w, s, 0) + p * 4 * L;
   const ptrdiff_t nx = 4 * L * w->I, nh = 4 * L * w->P;
-  UNROLL for (int v = 0; v < 4 * np; v++) acc[v] = load(start + v * L);
-  if (!s->init) madd_row(np, 4, acc, input_of(s, 0), 0, w->I, (const REAL *)w->x + p * nx, nx);
-  madd_row(np, 4, acc, s->h, 0, w->P, (const REAL *)w->h + p * nh, nh);
-  spill(a, acc, np);
-  lstm_finish(w, s, (place_t){0, p, 0}, np, a);
+  UNROLL for (int v = 0; v < 4 * np + narrow; v++) acc[v] = load(start + v * L);
+  if (!s->init) madd_row(np, 4, narrow, acc, input_of(s, 0), 0, w->I, (const REAL *)w->x + p * nx, nx);
+  madd_row(np, 4, narrow, acc, s->h, 0, w->P, (const REAL *)w->h + p * nh, nh);
+  if (narrow) {
+    V *gate = acc + 4 * np, dense[3];
+    UNROLL for (int v = 0; v < narrow; v++) dense[v] = gate[v];
+    UNROLL for (int v = 0; v < 4; v++) gate[v] = take(dense, narrow, v * (w->H % L), w->H % L);
+  }
+  spill(a, acc, np + (narrow > 0));
+  lstm_finish(w, s, (place_t){0, p, 0}, np + (narrow > 0), a);
+}
+
+static void lstm_one(const rnnfast_packed *w, const rnnfast_step *s) {
+#define LSTM_ROW(p, np) lstm_row(w, s, p, np, 0)
+#define LSTM_LAST(p, np, narrow) case 4 * np + narrow: lstm_row(w, s, p, np, narrow); break;
+  const ptrdiff_t full = panels_of(w->H) - (w->narrow > 0), last = beside_narrow(w, full), p = full - last;
+  FOR_ROW(p, 4 * L * depth_of(w, s), s->turned, LSTM_ROW)
+  switch (4 * last + w->narrow) {
+    LSTM_LAST(p, 1, 1) LSTM_LAST(p, 1, 2) LSTM_LAST(p, 1, 3)
+    LSTM_LAST(p, 2, 1) LSTM_LAST(p, 2, 2) LSTM_LAST(p, 2, 3)
+  }
+}
+
+static void lstm_rows(const rnnfast_packed *w, const rnnfast_step *s) {
+  const ptrdiff_t panels = panels_of(w->H);
+  sums_t xh = sums_of(w, s, panels, 4, 4);
+  for (ptrdiff_t p = 0; p < panels; p++, next_panel(&xh)) {
+    const int nv = w->narrow && p == panels - 1 ? w->narrow : 4;
+    FOR_TILES(s->rows, height_of(nv), lstm_tile, w, s, &xh, p, nv)
+  }
 }
 
 static void lstm_step(const rnnfast_packed *w, const rnnfast_step *s) {
-  ptrdiff_t p = 0, panels = panels_of(w->H);
   reset_rows(s->rows, s->reset, s->h, s->ldh, w->P);
-#define LSTM_ROW(p, np) lstm_row(w, s, p, np)
-  if (s->rows == 1) FOR_ROW(panels, 4 * L * depth_of(w, s), s->turned, LSTM_ROW)
-  else
-    for (sums_t xh = sums_of(w, s, panels, 4, 4); p < panels; p++, next_panel(&xh))
-      FOR_TILES(s->rows, MR, lstm_tile, w, s, &xh, p)
+  if (s->rows == 1) lstm_one(w, s);
+  else lstm_rows(w, s);
   if (!w->r) return;
   gemm(&(gemm_t){
       .rows = s->rows, .n = w->P, .width = 4, .a = s->work, .lda = s->ldwork, .run = w->H, .runs = 1,

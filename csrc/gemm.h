@@ -100,7 +100,7 @@ INLINE void row_sums(const gemm_t *g, const cut_t *k, int count, int nv, ptrdiff
   UNROLL for (int j = 0; j < count; j++)
     UNROLL for (int v = 0; v < nv; v++) acc[4 * j + v] = u || j ? splat(0) : total[v];
   for (ptrdiff_t i = 0; i < runs; i++, a += k->step, b += run * nv * L)
-    madd_row(count, nv, acc, a, n * k->step, run, b, n * k->unit * nv * L);
+    madd_row(count, nv, 0, acc, a, n * k->step, run, b, n * k->unit * nv * L);
   UNROLL for (int j = 0; j < count; j++)
     UNROLL for (int v = 0; v < nv; v++) total[v] = u || j ? acc[4 * j + v] + total[v] : acc[4 * j + v];
 }

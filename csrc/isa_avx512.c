@@ -27,6 +27,8 @@
 #define MAX_f64 _mm512_max_pd
 #define RECIP_f32 _mm512_rcp14_ps
 #define RECIP_f64 _mm512_rcp14_pd
+#define PERMUTE_f32(a, i, b) _mm512_permutex2var_ps(a, (__m512i)(i), b)
+#define PERMUTE_f64(a, i, b) _mm512_permutex2var_pd(a, (__m512i)(i), b)
 #define LOAD_N_f32(p, n) _mm512_maskz_loadu_ps((__mmask16)((1u << (n)) - 1), p)
 #define LOAD_N_f64(p, n) _mm512_maskz_loadu_pd((__mmask8)((1u << (n)) - 1), p)
 #define STORE_N_f32(p, v, n) _mm512_mask_storeu_ps(p, (__mmask16)((1u << (n)) - 1), v)

@@ -15,6 +15,7 @@
 #undef MIN
 #undef MAX
 #undef RECIP
+#undef PERMUTE
 #undef LOAD_N
 #undef STORE_N
 
@@ -33,6 +34,9 @@
 #endif
 #ifdef RECIP_f32
 #define RECIP RECIP_f32
+#endif
+#ifdef PERMUTE_f32
+#define PERMUTE PERMUTE_f32
 #endif
 #ifdef LOAD_N_f32
 #define LOAD_N LOAD_N_f32
@@ -59,6 +63,9 @@
 #ifdef MIN_f64
 #define MIN MIN_f64
 #define MAX MAX_f64
+#endif
+#ifdef PERMUTE_f64
+#define PERMUTE PERMUTE_f64
 #endif
 #ifdef LOAD_N_f64
 #define LOAD_N LOAD_N_f64

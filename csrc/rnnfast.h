@@ -39,6 +39,7 @@ typedef struct {
  * block; offsets are in reals. */
 typedef struct {
   int cell, act;
+  int narrow;                        /* vectors of the last panel of a gated cell; 0: like the others */
   ptrdiff_t I, H, P;
   const void *bias, *x, *h, *h2, *r; /* h2: u_n of the GRU with the reset before; r: w_hr */
 } rnnfast_packed;

@@ -145,22 +145,26 @@ static NOINLINE void product(const sum_t *s, int sums, int nv, const REAL *from,
 }
 
 /* One row, n sums side by side: acc[4 j + v] += a[j as + k] * b[j bs + k][v]. One sum alone would wait for
- * the latency of its 4 accumulators. */
-INLINE void madd_row(int n, int nv, V *acc, const REAL *a, ptrdiff_t as, ptrdiff_t K, const REAL *b,
+ * the latency of its 4 accumulators. One more may have other, `narrow`, panels. */
+INLINE void madd_row(int n, int nv, int narrow, V *acc, const REAL *a, ptrdiff_t as, ptrdiff_t K, const REAL *b,
                      ptrdiff_t bs) {
-  UNROLL_4 for (ptrdiff_t k = 0; k < K; k++, b += nv * L)
+  const REAL *more = b + n * bs;
+  UNROLL_4 for (ptrdiff_t k = 0; k < K; k++, b += nv * L, more += narrow * L) {
     UNROLL for (int j = 0; j < n; j++) {
       const V s = splat(a[j * as + k]);
       UNROLL for (int v = 0; v < nv; v++)
         acc[4 * j + v] = fma_(s, load(b + j * bs + v * L), acc[4 * j + v]);
     }
+    UNROLL for (int v = 0; v < narrow; v++)
+      acc[4 * n + v] = fma_(splat(a[n * as + k]), load(more + v * L), acc[4 * n + v]);
+  }
 }
 
-/* F(p, n) over the panels of a single row, each of so many reals of weights. In the first cache two panels fill
- * the ports, three rather than two and one. Weights beyond it (32 KiB) come at 32 bytes a cycle (Zen 4), which
- * the four chains of one panel keep up with. Then it is one at a time, every other step `turned` so that what was
- * used last, still there, is used first: an LSTM's step at I = 32, H = 64 takes 15 per cent less time, at H = 40
- * or 100 6, at 128, where no panel fits, 0 to 2. */
+/* F(p, n) over the panels of a single row, each of so many reals of weights. In the first cache two panels
+ * fill the ports, three rather than two and one. Weights beyond it (32 KiB) come at 32 bytes a cycle (Zen 4),
+ * which the four chains of one panel keep up with. Then it is one at a time, every other step `turned` so that
+ * what was used last, still there, is used first: an LSTM's step at I = 32, H = 64 takes 16 per cent less time,
+ * at H = 48 21, at 100 7, at 128, where no panel fits, 2. */
 #define FOR_ROW(panels, reals, turned, F)                                                  \
   if ((panels) * (reals) * (ptrdiff_t)sizeof(REAL) > 32768)                                \
     for (ptrdiff_t p_ = 0; p_ < (panels); p_++) F(((turned) ? (panels) - 1 - p_ : p_), 1); \
@@ -175,6 +179,12 @@ INLINE void madd_row(int n, int nv, V *acc, const REAL *a, ptrdiff_t as, ptrdiff
  * the activations need the registers. */
 INLINE void spill(REAL *to, const V *acc, int n) {
   UNROLL for (int i = 0; i < 4 * n; i++) store(to + i * L, acc[i]);
+}
+
+/* From mr rows of 4 slots of so many units, without gaps, to slots of whole vectors. */
+INLINE void spread(REAL *a, int mr, ptrdiff_t units) {
+  for (int m = 0; m < mr; m++, a += 4 * L)
+    for (int v = 3; v >= 0; v--) store(a + v * L, load_n(a + v * units, units));
 }
 
 /* Where the first of some unit vectors stands: row and panel. The next is below it or beside it. */

@@ -71,11 +71,31 @@ INLINE void store_up_to(REAL *p, V v, ptrdiff_t left) {
 }
 INLINE V load_up_to(const REAL *p, ptrdiff_t left) { return left >= L ? load(p) : load_n(p, left); }
 
+INLINE V choose(VI yes, V a, V b) { return (V)((yes & (VI)a) | (~yes & (VI)b)); }
 INLINE V keep_n(V v, ptrdiff_t n) {
   if (n >= L) return v;
   VI lane;
   for (int l = 0; l < L; l++) lane[l] = l;
   return (V)((VI)v & (lane < (INT)n - (VI){0}));
+}
+
+/* Lanes first .. first + n of nv <= 3 vectors in a row, and behind them those of `rest` in their places. */
+INLINE V take_or(const V *v, int nv, ptrdiff_t first, ptrdiff_t n, V rest) {
+  VI lane;
+  for (int l = 0; l < L; l++) lane[l] = l;
+#ifdef PERMUTE
+  const VI at = lane + (INT)first;
+  V x = PERMUTE(v[0], at, v[nv > 1]);
+  if (nv == 3) x = choose(at < 2 * L, x, PERMUTE(v[2], at, v[2]));
+#else /* a detour by way of the cache */
+  REAL t[4 * L] __attribute__((aligned(VBYTES))) = {0};
+  for (int i = 0; i < nv; i++) store(t + i * L, v[i]);
+  const V x = load(t + (first < 3 * L ? first : 3 * L));
+#endif
+  return choose(lane < (INT)n, x, rest);
+}
+INLINE V take(const V *v, int nv, ptrdiff_t first, ptrdiff_t n) {
+  return take_or(v, nv, first, n, splat(0));
 }
 
 /* Lanes of a and b in turn, from their lower and upper halves. */
