@@ -151,10 +151,11 @@ static void gru_dstep(const rnnfast_packed *w, const rnnfast_dstep *s) {
       const V dh = upstream(s, r, u, w->H), h = load((const REAL *)s->h + r * s->ldh + u);
       V dn, dz;
       gru_dgates(n, z, h, dh, &dn, &dz);
+      const ptrdiff_t apart = apart_in(w, u / L);
       store(g, keep_n(dn, w->H - u));
-      store(g + L, keep_n(dn * nh * (rg - rg * rg), w->H - u));
-      store(g + 2 * L, keep_n(dz, w->H - u));
-      store(g + 3 * L, keep_n(dn * rg, w->H - u));
+      store(g + apart, keep_n(dn * nh * (rg - rg * rg), w->H - u));
+      store(g + 2 * apart, keep_n(dz, w->H - u));
+      store(g + 3 * apart, keep_n(dn * rg, w->H - u));
       store(dh_out, dh * z);
     }
   dz_times(w, s, 1, 3, w->h, w->P, s->dh, s->lddh, 1);

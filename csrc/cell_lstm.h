@@ -121,12 +121,13 @@ INLINE void lstm_dunits(const rnnfast_packed *w, const rnnfast_dstep *s, ptrdiff
   activate(n, ~0u, t);
   for (int i = 0; i < n; i++, u += L) {
     REAL *g = (REAL *)s->gates + r * s->ldgates + 4 * u, *dc_out = (REAL *)s->dc + r * s->lddc + u;
+    const ptrdiff_t apart = apart_in(w, u / L);
     V gate[4] = {load(g), load(g + L), load(g + 2 * L), load(g + 3 * L)}, dc = load(dc_out);
     const V c = fresh ? splat(0) : load((const REAL *)s->c + r * s->ldc + u);
     const V dh = w->r ? load((REAL *)s->work + r * s->ldwork + u) : upstream(s, r, u, w->H);
     if (w->r) store((REAL *)s->h_raw + r * s->ldh_raw + u, gate[3] * t[i]);
     lstm_dpoint(gate, c, t[i], dh, &dc);
-    UNROLL for (int v = 0; v < 4; v++) store(g + v * L, keep_n(gate[v], w->H - u));
+    UNROLL for (int v = 0; v < 4; v++) store(g + v * apart, keep_n(gate[v], w->H - u));
     store(dc_out, dc);
   }
 }

@@ -12,6 +12,8 @@ typedef struct {
   const void *a;
   const ptrdiff_t *a_rows;           /* where its rows are; NULL: one after the other */
   ptrdiff_t lda, run, runs, stride, sums;
+  const void *tail_a;                /* one more, shorter stretch of each row of A: `tail` reals */
+  ptrdiff_t tail;
   const void *b;
   const void *init;                  /* NULL: zero; with ldinit 0 one row for all (a bias) */
   ptrdiff_t ldinit, init_panel, init_vec;
@@ -29,6 +31,9 @@ typedef struct {
   for (ptrdiff_t p_ = 0, left_ = panels_of((g)->n); left_ > 0; p_++, left_ -= (g)->width)    \
     PANEL(p_, (int)(left_ < (g)->width ? left_ : (g)->width))
 
+/* A stretch, and the tail behind the last. */
+INLINE int sums_in(const gemm_t *g) { return g->tail ? 2 : 1; }
+
 /* One tile of panel p, nv wide, by way of a copy: its vectors are not whole and side by side, or its rows
  * anywhere. */
 static void gemm_aside(const gemm_t *g, const sum_t *sum, ptrdiff_t p, int nv, ptrdiff_t r, int mr) {
@@ -41,7 +46,7 @@ static void gemm_aside(const gemm_t *g, const sum_t *sum, ptrdiff_t p, int nv, p
       for (int v = 0; v < nv; v++)
         store(a + m * ld + v * L, load_up_to(init + v * g->init_vec, left - v * L));
     }
-  product(sum, 1, nv, a, ld, a, ld, r, mr);
+  product(sum, sums_in(g), nv, a, ld, a, ld, r, mr);
   for (int m = 0; m < mr; m++) {
     REAL *c = (REAL *)g->c + row_of(g->c_rows, r + m) * g->ldc + p * g->c_panel;
     for (int v = 0; v < nv; v++) store_up_to(c + v * g->c_vec, load(a + m * ld + v * L), left - v * L);
@@ -58,7 +63,7 @@ INLINE void gemm_tile(const gemm_t *g, const sum_t *sum, ptrdiff_t p, int nv, in
   if (!whole || g->c_rows || g->c_vec != L || (g->init && g->init_vec != L))
     gemm_aside(g, sum, p, nv, r, mr);
   else
-    product(sum, 1, nv, apart ? NULL : init, g->init ? g->ldinit : 0,
+    product(sum, sums_in(g), nv, apart ? NULL : init, g->init ? g->ldinit : 0,
             (REAL *)g->c + r * g->ldc + p * g->c_panel, g->ldc, r, mr);
 }
 
@@ -76,13 +81,15 @@ INLINE const REAL *panel_of(const gemm_t *g, ptrdiff_t K, ptrdiff_t p, ptrdiff_t
 /* The sum over k0 .. k0 + run * runs of K, going on with init. */
 static void gemm_panel(const gemm_t *g, ptrdiff_t K, ptrdiff_t k0, ptrdiff_t p, int nv, int apart) {
   const ptrdiff_t panels = (panels_of(g->n) + g->width - 1) / g->width, n = g->run * g->runs, k1 = k0 + n;
-  const REAL *next = p + 1 < panels ? panel_of(g, K, p + 1, k0) : panel_of(g, K, 0, k1 < K ? k1 : 0);
-  const REAL *later = later_of(g, n * nv * L, (K - k1) / n * panels + panels - 1 - p);
+  const ptrdiff_t more = K - g->tail - k1; /* of a whole stretch each */
+  const REAL *next = p + 1 < panels ? panel_of(g, K, p + 1, k0) : panel_of(g, K, 0, more ? k1 : 0);
+  const REAL *later = later_of(g, n * nv * L, more / n * panels + panels - 1 - p);
   const int fetch = far(g->n * K, g->rows, g->n + K);
-  const sum_t sum = {.a = g->a, .rows = g->a_rows, .lda = g->lda, .run = g->run, .runs = g->runs,
-                     .stride = g->stride, .b = panel_of(g, K, p, k0), .next = fetch ? next : later,
-                     .also = fetch ? later : NULL, .height = g->rows};
-  FOR_TILES(g->rows, height_of(nv), gemm_tile, g, &sum, p, nv, apart)
+  const sum_t sum[2] = {
+    {.a = g->a, .rows = g->a_rows, .lda = g->lda, .run = g->run, .runs = g->runs, .stride = g->stride,
+     .b = panel_of(g, K, p, k0), .next = fetch ? next : later, .also = fetch ? later : NULL, .height = g->rows},
+    {.a = g->tail_a, .rows = g->a_rows, .lda = g->lda, .run = g->tail, .runs = 1, .b = panel_of(g, K, p, k1)}};
+  FOR_TILES(g->rows, height_of(nv), gemm_tile, g, sum, p, nv, apart)
 }
 
 /* How k is cut: `units` of `unit` reals, `step` apart in A; a stretch has `each` of them, the last one
@@ -95,12 +102,14 @@ INLINE void row_sums(const gemm_t *g, const cut_t *k, int count, int nv, ptrdiff
   V acc[4 * 4];
   const int adjoin = k->step == k->unit;
   const ptrdiff_t run = adjoin ? n * k->unit : k->unit, runs = adjoin ? 1 : n;
-  const REAL *a = (const REAL *)g->a + u * k->step;
+  const REAL *a = (const REAL *)g->a + u * k->step, *tail = b + k->units * k->unit * nv * L;
   b += u * k->unit * nv * L;
   UNROLL for (int j = 0; j < count; j++)
     UNROLL for (int v = 0; v < nv; v++) acc[4 * j + v] = u || j ? splat(0) : total[v];
   for (ptrdiff_t i = 0; i < runs; i++, a += k->step, b += run * nv * L)
     madd_row(count, nv, 0, acc, a, n * k->step, run, b, n * k->unit * nv * L);
+  if (g->tail && u + count * n == k->units)
+    madd_row(1, nv, 0, acc + 4 * (count - 1), g->tail_a, 0, g->tail, tail, 0);
   UNROLL for (int j = 0; j < count; j++)
     UNROLL for (int v = 0; v < nv; v++) total[v] = u || j ? acc[4 * j + v] + total[v] : acc[4 * j + v];
 }
@@ -127,12 +136,13 @@ static void gemm_row(const gemm_t *g, const cut_t *k) {
 
 static void gemm(gemm_t *g) {
   const int adjoin = g->run == g->stride;
-  cut_t k = {.K = g->run * g->runs};
+  const ptrdiff_t tail = g->tail, whole = g->run * g->runs;
+  cut_t k = {.K = whole + tail};
   const ptrdiff_t longest = (k.K * (ptrdiff_t)sizeof(REAL) + 4095) / 4096;
   const ptrdiff_t stretches = longest < g->sums ? g->sums : longest;
   k.unit = !adjoin ? g->run : g->sums ? L : 1;
   k.step = adjoin ? k.unit : g->stride;
-  k.units = adjoin ? k.K / k.unit : g->runs;
+  k.units = adjoin ? whole / k.unit : g->runs;
   k.each = (k.units + stretches - 1) / stretches;
   if (g->rows == 1 && g->sums) {
     gemm_row(g, &k);
@@ -141,7 +151,7 @@ static void gemm(gemm_t *g) {
   const REAL *a = g->a;
   for (ptrdiff_t u = 0; u < k.units; u += k.each) {
     const ptrdiff_t n = k.units - u < k.each ? k.units - u : k.each;
-    g->a = a + u * k.step;
+    g->a = a + u * k.step, g->tail = u + n == k.units ? tail : 0;
     if (adjoin) g->run = n * k.unit, g->runs = 1;
     else g->runs = n;
 #define GEMM_PANEL(p, nv) gemm_panel(g, k.K, u * k.unit, p, nv, u && g->sums);

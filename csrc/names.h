@@ -37,6 +37,7 @@
 #define apart_in N(apart_in)
 #define pack_gates N(pack_gates)
 #define spread N(spread)
+#define sums_in N(sums_in)
 #define gru_move_on N(gru_move_on)
 #define take N(take)
 #define take_or N(take_or)

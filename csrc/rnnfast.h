@@ -15,8 +15,10 @@
  * After the backward step the same memory holds the gradients of the pre-activations (dz):
  *                         RNN  dh           LSTM  di df dg do        GRU  dn dr dz and
  *   with reset_after      r dn              without   r h', unchanged
+ * If the last panel is `narrow` (pack.h), its slots of dz stand there without gaps.
  *
- * Figures in the comments of the kernels were measured on a Xeon (Granite Rapids) unless they name another machine.
+ * Figures in the comments of the kernels were measured on a Xeon (Granite Rapids) unless they name another
+ * machine.
  */
 #ifndef RNNFAST_H
 #define RNNFAST_H
@@ -99,7 +101,7 @@ typedef struct {
   ptrdiff_t K, H;                    /* rows of dz; hidden units */
   const void *dz;
   ptrdiff_t lddz;
-  int slots;                         /* per panel of dz */
+  int slots, narrow;                 /* per panel of dz; whether they have no gaps in the last one */
   int terms;
   rnnfast_term term[3];
   void *bias;                        /* (panels, slots, L) sums of dz over k; or NULL */

@@ -32,16 +32,16 @@ static REAL *wgrad_pack(REAL *to, const rnnfast_term *t, ptrdiff_t k0, ptrdiff_t
   return to + vectors * kb * L;
 }
 
-/* n vectors of dz and their sums over k. With less than L units to a slot the vectors lie closer than
+/* n vectors of dz, `step` apart, and their sums over k. With less than L units to a slot they get closer than
  * L: each overwrites the padding of the one before, the last one's is room behind the block. Side by side the
  * sums are n chains: one after the other they would wait for each addition, up to 4 per cent of the whole. */
-INLINE void wgrad_dz(REAL *to, ptrdiff_t apart, const REAL *dz, ptrdiff_t lddz, ptrdiff_t kb, REAL *bias,
-                     int first, int n) {
+INLINE void wgrad_dz(REAL *to, ptrdiff_t apart, const REAL *dz, ptrdiff_t lddz, ptrdiff_t step, ptrdiff_t kb,
+                     REAL *bias, int first, int n) {
   V sum[4];
   EACH sum[i] = first || !bias ? splat(0) : load(bias + i * L);
   for (ptrdiff_t k = 0; k < kb; k++, dz += lddz)
     EACH {
-      const V d = load(dz + i * L);
+      const V d = load(dz + i * step);
       store(to, d), sum[i] += d, to += apart;
     }
   if (bias) EACH store(bias + i * L, sum[i]);
@@ -124,11 +124,12 @@ static void wgrad(const rnnfast_wgrad *g, ptrdiff_t panel0, ptrdiff_t panel1, vo
       const ptrdiff_t units = left < panels * L ? left : panels * L, apart = g->slots == 1 ? L : units;
       const REAL *from = (const REAL *)g->dz + k0 * g->lddz + p * wide;
       REAL *bias = g->bias ? (REAL *)g->bias + p * wide : 0;
+      const ptrdiff_t step = g->narrow ? apart : L;
       switch (panels * g->slots) {
-        case 1: wgrad_dz(dz, apart, from, g->lddz, kb, bias, k0 == 0, 1); break;
-        case 2: wgrad_dz(dz, apart, from, g->lddz, kb, bias, k0 == 0, 2); break;
-        case 3: wgrad_dz(dz, apart, from, g->lddz, kb, bias, k0 == 0, 3); break;
-        case 4: wgrad_dz(dz, apart, from, g->lddz, kb, bias, k0 == 0, 4); break;
+        case 1: wgrad_dz(dz, apart, from, g->lddz, step, kb, bias, k0 == 0, 1); break;
+        case 2: wgrad_dz(dz, apart, from, g->lddz, step, kb, bias, k0 == 0, 2); break;
+        case 3: wgrad_dz(dz, apart, from, g->lddz, step, kb, bias, k0 == 0, 3); break;
+        case 4: wgrad_dz(dz, apart, from, g->lddz, step, kb, bias, k0 == 0, 4); break;
       }
       for (int i = 0; i < g->terms; i++)
         wgrad_block(&g->term[i], dz, panels * g->slots * apart, b[i], kb, g->H, p * L, units, k0 == 0);
@@ -141,8 +142,8 @@ static void wgrad_plan(const rnnfast_packed *w, ptrdiff_t K, const void *dz, con
                        void *dw_ih, void *dw_hh, void *bias, rnnfast_wgrad *g) {
   const layout_t *lay = &layout[w->cell];
   const ptrdiff_t lddz = panels_of(w->H) * lay->slots * L;
-  *g = (rnnfast_wgrad){.K = K, .H = w->H, .dz = dz, .lddz = lddz, .slots = lay->slots, .terms = 2,
-                       .bias = bias};
+  *g = (rnnfast_wgrad){.K = K, .H = w->H, .dz = dz, .lddz = lddz, .slots = lay->slots,
+                       .narrow = w->narrow, .terms = 2, .bias = bias};
   g->term[0] = (rnnfast_term){.b = x, .rows = x_rows, .ldb = w->I, .n = w->I, .vec = L, .c = dw_ih,
                               .ldc = w->I, .first = 0, .slots = lay->x_slots};
   g->term[1] = (rnnfast_term){.b = h, .rows = h_rows, .ldb = ldh, .n = w->P, .vec = L, .c = dw_hh,

@@ -80,8 +80,12 @@ def take(results: Results, which: Any) -> Results:
     return {n: v[:, which] if n in ("y", "dx") else v[which] for n, v in rows.items()}
 
 
-# The last ones have input rows so long that their part is projected ahead of the steps.
-@pytest.mark.parametrize("case", [*CASES, *cases(T=2, B=14, I=1600, H=5)], ids=str)
+# Input rows so long that their part is projected ahead of the steps; few units in the last vector.
+ALONE = [*CASES, *cases(T=2, B=14, I=1600, H=5)]
+ALONE += [case for H in (18, 21, 26, 53) for case in cases(T=3, B=13, I=19, H=H)]
+
+
+@pytest.mark.parametrize("case", ALONE, ids=str)
 def test_rows_alone(case: Case) -> None:
     problem = case.problem()
     whole = run(functional, problem)

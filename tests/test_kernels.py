@@ -79,7 +79,16 @@ def blocks() -> list[Case]:
     return with_dtype(replace(v, **s) for v in variants() for s in sizes)
 
 
-@pytest.mark.parametrize("case", [*shapes(), *combinations(), *empty(), *blocks()], ids=str)
+def left_over() -> list[Case]:
+    """Every number of units left over in the last vector, for one row and for several tiles."""
+    sizes = product(H=range(17, 32), B=(1, 13))
+    return with_dtype(replace(v, **s) for v in variants(T=3, I=5) for s in sizes)
+
+
+CASES = [*shapes(), *combinations(), *empty(), *blocks(), *left_over()]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_against_reference(case: Case) -> None:
     problem = case.problem()
     assert_accurate(case, run(functional, problem), run(reference, problem.astype("float64")))
