@@ -45,6 +45,8 @@ FLAGS = [
 ]
 # What -Wextra finds in C that Cython wrote.
 FLAGS += ["-Wno-unused-parameter", "-Wno-missing-field-initializers", "-Wno-cast-function-type"]
+# To clang 14, -fno-trapping-math overrides a part of -fno-unsafe-math-optimizations, as it should.
+FLAGS += ["-Wno-overriding-t-option"]
 
 NO_COMPILER = """rnnfast needs a C compiler, and '{compiler}' does not work here:
   {error}

@@ -93,7 +93,8 @@ static void gru_rows(const rnnfast_packed *w, const rnnfast_step *s) {
     else FOR_TILES(s->rows, MR_3, gru_tile, w, s, &xh, p)
 }
 
-/* The same in registers: from the sums over x to a_n, and behind it what begins those over h. */
+/* What `gru_narrow` does between its products, in registers: from the sums over x to a_n, and behind it what
+ * begins those over h. */
 INLINE void gru_move_on(const REAL *bias, int narrow, ptrdiff_t units, V *acc) {
   V begin[2];
   UNROLL for (int v = 0; v < narrow; v++) {
@@ -117,11 +118,7 @@ INLINE void gru_row(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p,
   if (!s->init) madd_row(np, 3, narrow, acc, input_of(s, 0), 0, w->I, (const REAL *)w->x + p * nx, nx);
   if (narrow) gru_move_on(bias + 4 * np * L, narrow, units, acc + 4 * np);
   madd_row(np, 3, narrow, acc + 1, s->h, 0, w->P, (const REAL *)w->h + p * nh, nh);
-  if (narrow) {
-    V *slot = acc + 4 * np + 1, dense[2];
-    UNROLL for (int v = 0; v < narrow; v++) dense[v] = slot[v];
-    UNROLL for (int v = 0; v < 3; v++) slot[v] = take(dense, narrow, v * units, units);
-  }
+  if (narrow) spread_row(acc + 4 * np + 1, 3, narrow, units);
   spill(a, acc, np + (narrow > 0));
   gru_finish(w, s, (place_t){0, p, 0}, np + (narrow > 0), a);
 }

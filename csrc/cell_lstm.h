@@ -15,7 +15,7 @@ INLINE void lstm_dpoint(V *gate, V c_prev, V t, V dh, V *dc) {
 
 /* The n unit vectors from `at` on, one below the other in a batch or side by side in a row, from their
  * pre-activations a. First i, f, g and c, then o beside tanh(c), which alone would wait for its latency: two
- * rows' 6 and 4 chains rather than 8 and 2 take 2 to 6 per cent of a step, a single row's 7 to 9 (Zen 4). */
+ * rows' 6 and 4 chains rather than 8 and 2 spare up to 6 per cent of a step, a single row's 7 to 9 (Zen 4). */
 INLINE void lstm_units(const rnnfast_packed *w, const rnnfast_step *s, place_t at, int n, const REAL *a) {
   V ifg[6], oc[4];
   EACH UNROLL for (int v = 0; v < 3; v++) ifg[3 * i + v] = load(a + (4 * i + v) * L);
@@ -48,7 +48,7 @@ INLINE void lstm_units(const rnnfast_packed *w, const rnnfast_step *s, place_t a
 /* Six vectors are 620 operations: 310 cycles on the two ports that the FMAs need too. That is 21 per
  * cent of a step at I + H = 96, 9 at 256, 2.5 at 1,024, and no schedule gets below it. Alone they take
  * several times that, nearly all of it latency; after a tile the FMAs of the next one fill it in. As a function
- * of its own it would cost a step 1 per cent more, a single row's at H = 20 13 (Zen 4). */
+ * of its own it would cost a step up to 1.5 per cent more, a single row's at H = 20 15 (Zen 4). */
 INLINE void lstm_finish(const rnnfast_packed *w, const rnnfast_step *s, place_t at, int count, const REAL *a) {
 #define LSTM_UNITS(m, n) lstm_units(w, s, further(at, m), n, a + (m) * 4 * L)
   FOR_PAIRS(count, LSTM_UNITS);
@@ -72,11 +72,7 @@ INLINE void lstm_row(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p
   UNROLL for (int v = 0; v < 4 * np + narrow; v++) acc[v] = load(start + v * L);
   if (!s->init) madd_row(np, 4, narrow, acc, input_of(s, 0), 0, w->I, (const REAL *)w->x + p * nx, nx);
   madd_row(np, 4, narrow, acc, s->h, 0, w->P, (const REAL *)w->h + p * nh, nh);
-  if (narrow) {
-    V *gate = acc + 4 * np, dense[3];
-    UNROLL for (int v = 0; v < narrow; v++) dense[v] = gate[v];
-    UNROLL for (int v = 0; v < 4; v++) gate[v] = take(dense, narrow, v * (w->H % L), w->H % L);
-  }
+  if (narrow) spread_row(acc + 4 * np, 4, narrow, w->H % L);
   spill(a, acc, np + (narrow > 0));
   lstm_finish(w, s, (place_t){0, p, 0}, np + (narrow > 0), a);
 }

@@ -37,6 +37,8 @@
 #define apart_in N(apart_in)
 #define pack_gates N(pack_gates)
 #define spread N(spread)
+#define spread_row N(spread_row)
+#define iota N(iota)
 #define sums_in N(sums_in)
 #define gru_move_on N(gru_move_on)
 #define take N(take)

@@ -187,6 +187,13 @@ INLINE void spread(REAL *a, int mr, ptrdiff_t units) {
     for (int v = 3; v >= 0; v--) store(a + v * L, load_n(a + v * units, units));
 }
 
+/* The same of a single row in registers: from its `narrow` vectors to as many slots. */
+INLINE void spread_row(V *slot, int slots, int narrow, ptrdiff_t units) {
+  V dense[3];
+  UNROLL for (int v = 0; v < narrow; v++) dense[v] = slot[v];
+  UNROLL for (int v = 0; v < slots; v++) slot[v] = take(dense, narrow, v * units, units);
+}
+
 /* Where the first of some unit vectors stands: row and panel. The next is below it or beside it. */
 typedef struct { ptrdiff_t row, panel; int down; } place_t;
 

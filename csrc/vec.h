@@ -32,19 +32,15 @@ INLINE V remainder_(V n, V q, V d) {
 #endif
 }
 
+INLINE V choose(VI yes, V a, V b) { return (V)((yes & (VI)a) | (~yes & (VI)b)); }
+
 /* NaN in x passes through both. */
 #ifdef MIN
 INLINE V min_(V limit, V x) { return MIN(limit, x); }
 INLINE V max_(V limit, V x) { return MAX(limit, x); }
 #else
-INLINE V min_(V limit, V x) {
-  const VI over = x > limit;
-  return (V)((over & (VI)limit) | (~over & (VI)x));
-}
-INLINE V max_(V limit, V x) {
-  const VI under = x < limit;
-  return (V)((under & (VI)limit) | (~under & (VI)x));
-}
+INLINE V min_(V limit, V x) { return choose(x > limit, limit, x); }
+INLINE V max_(V limit, V x) { return choose(x < limit, limit, x); }
 #endif
 
 /* The first n lanes; the others are 0 in a register and untouched in memory. */
@@ -71,20 +67,18 @@ INLINE void store_up_to(REAL *p, V v, ptrdiff_t left) {
 }
 INLINE V load_up_to(const REAL *p, ptrdiff_t left) { return left >= L ? load(p) : load_n(p, left); }
 
-INLINE V choose(VI yes, V a, V b) { return (V)((yes & (VI)a) | (~yes & (VI)b)); }
-INLINE V keep_n(V v, ptrdiff_t n) {
-  if (n >= L) return v;
+/* 0, 1, 2, ... */
+INLINE VI iota(void) {
   VI lane;
   for (int l = 0; l < L; l++) lane[l] = l;
-  return (V)((VI)v & (lane < (INT)n - (VI){0}));
+  return lane;
 }
+INLINE V keep_n(V v, ptrdiff_t n) { return n >= L ? v : (V)((VI)v & (iota() < (INT)n - (VI){0})); }
 
 /* Lanes first .. first + n of nv <= 3 vectors in a row, and behind them those of `rest` in their places. */
 INLINE V take_or(const V *v, int nv, ptrdiff_t first, ptrdiff_t n, V rest) {
-  VI lane;
-  for (int l = 0; l < L; l++) lane[l] = l;
 #ifdef PERMUTE
-  const VI at = lane + (INT)first;
+  const VI at = iota() + (INT)first;
   V x = PERMUTE(v[0], at, v[nv > 1]);
   if (nv == 3) x = choose(at < 2 * L, x, PERMUTE(v[2], at, v[2]));
 #else /* a detour by way of the cache */
@@ -92,7 +86,7 @@ INLINE V take_or(const V *v, int nv, ptrdiff_t first, ptrdiff_t n, V rest) {
   for (int i = 0; i < nv; i++) store(t + i * L, v[i]);
   const V x = load(t + (first < 3 * L ? first : 3 * L));
 #endif
-  return choose(lane < (INT)n, x, rest);
+  return choose(iota() < (INT)n, x, rest);
 }
 INLINE V take(const V *v, int nv, ptrdiff_t first, ptrdiff_t n) {
   return take_or(v, nv, first, n, splat(0));
