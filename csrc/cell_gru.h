@@ -141,7 +141,8 @@ static void gru_step(const rnnfast_packed *w, const rnnfast_step *s) {
 }
 
 static void gru_dstep(const rnnfast_packed *w, const rnnfast_dstep *s) {
-  for (ptrdiff_t r = 0; r < s->rows; r++)
+  for (ptrdiff_t r = 0; r < s->rows; r++) {
+    fetch_next(w, s, r);
     for (ptrdiff_t u = 0; u < w->H; u += L) {
       REAL *g = (REAL *)s->gates + r * s->ldgates + 4 * u, *dh_out = (REAL *)s->dh + r * s->lddh + u;
       const V n = load(g), rg = load(g + L), z = load(g + 2 * L), nh = load(g + 3 * L);
@@ -155,6 +156,7 @@ static void gru_dstep(const rnnfast_packed *w, const rnnfast_dstep *s) {
       store(g + 3 * apart, keep_n(dn * rg, w->H - u));
       store(dh_out, dh * z);
     }
+  }
   dz_times(w, s, 1, 3, w->h, w->P, s->dh, s->lddh, 1);
   reset_rows(s->rows, s->reset, s->dh, s->lddh, w->P);
 }
@@ -199,7 +201,8 @@ static void gru_before_step(const rnnfast_packed *w, const rnnfast_step *s) {
 
 static void gru_before_dstep(const rnnfast_packed *w, const rnnfast_dstep *s) {
   REAL *gates = s->gates, *ds = s->work;
-  for (ptrdiff_t r = 0; r < s->rows; r++)
+  for (ptrdiff_t r = 0; r < s->rows; r++) {
+    fetch_next(w, s, r);
     for (ptrdiff_t u = 0; u < w->H; u += L) {
       REAL *g = gates + r * s->ldgates + 4 * u, *dh_out = (REAL *)s->dh + r * s->lddh + u;
       const V n = load(g), z = load(g + 2 * L), dh = upstream(s, r, u, w->H);
@@ -209,6 +212,7 @@ static void gru_before_dstep(const rnnfast_packed *w, const rnnfast_dstep *s) {
       store(g + 2 * L, keep_n(dz, w->H - u));
       store(dh_out, dh * z);
     }
+  }
   dz_times(w, s, 0, 1, w->h2, w->H, ds, s->ldwork, 0); /* d(r h') */
   for (ptrdiff_t r = 0; r < s->rows; r++)
     for (ptrdiff_t u = 0; u < w->H; u += L) {

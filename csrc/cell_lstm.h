@@ -140,7 +140,10 @@ static void lstm_dstep(const rnnfast_packed *w, const rnnfast_dstep *s) {
         .c_vec = L, .whole = 1});
   }
 #define LSTM_DUNITS(p, n) lstm_dunits(w, s, r, (p) * L, n)
-  for (ptrdiff_t r = 0; r < s->rows; r++) FOR_GROUPS(panels_of(w->H), LSTM_DUNITS);
+  for (ptrdiff_t r = 0; r < s->rows; r++) {
+    fetch_next(w, s, r);
+    FOR_GROUPS(panels_of(w->H), LSTM_DUNITS);
+  }
   dz_times(w, s, 0, 4, w->h, w->P, s->dh, s->lddh, 0);
   reset_rows(s->rows, s->reset, s->dh, s->lddh, w->P);
   reset_rows(s->rows, s->reset, s->dc, s->lddc, w->H);

@@ -78,12 +78,14 @@ static void rnn_step(const rnnfast_packed *w, const rnnfast_step *s) {
 }
 
 static void rnn_dstep(const rnnfast_packed *w, const rnnfast_dstep *s) {
-  for (ptrdiff_t r = 0; r < s->rows; r++)
+  for (ptrdiff_t r = 0; r < s->rows; r++) {
+    fetch_next(w, s, r);
     for (ptrdiff_t u = 0; u < w->H; u += L) {
       REAL *g = (REAL *)s->gates + r * s->ldgates + u;
       const V dh = upstream(s, r, u, w->H);
       store(g, keep_n(act_dpoint(w->act, load(g), dh), w->H - u));
     }
+  }
   dz_times(w, s, 0, 1, w->h, w->P, s->dh, s->lddh, 0);
   reset_rows(s->rows, s->reset, s->dh, s->lddh, w->P);
 }

@@ -21,7 +21,8 @@ typedef struct {
   const ptrdiff_t *c_rows;           /* as a_rows; then init is NULL */
   ptrdiff_t ldc, c_panel, c_vec;
   int whole;                         /* the rows of C and init are padded: whole vectors */
-  int fresh;                         /* C is in no near cache: fetch it, 2 to 5 per cent of dx */
+  int fresh;                         /* A and C are in no near cache: fetch the rows of the tile to come, up
+                                        to 8 per cent of dx (Zen 4), and of C, 2 to 5 */
   const void *later;                 /* reals to fetch meanwhile; or NULL */
   ptrdiff_t later_reals;
 } gemm_t;
@@ -82,13 +83,18 @@ INLINE const REAL *panel_of(const gemm_t *g, ptrdiff_t K, ptrdiff_t p, ptrdiff_t
 static void gemm_panel(const gemm_t *g, ptrdiff_t K, ptrdiff_t k0, ptrdiff_t p, int nv, int apart) {
   const ptrdiff_t panels = (panels_of(g->n) + g->width - 1) / g->width, n = g->run * g->runs, k1 = k0 + n;
   const ptrdiff_t more = K - g->tail - k1; /* of a whole stretch each */
-  const REAL *next = p + 1 < panels ? panel_of(g, K, p + 1, k0) : panel_of(g, K, 0, more ? k1 : 0);
-  const REAL *later = later_of(g, n * nv * L, more / n * panels + panels - 1 - p);
-  const int fetch = far(g->n * K, g->rows, g->n + K);
-  const sum_t sum[2] = {
+  sum_t sum[2] = {
     {.a = g->a, .rows = g->a_rows, .lda = g->lda, .run = g->run, .runs = g->runs, .stride = g->stride,
-     .b = panel_of(g, K, p, k0), .next = fetch ? next : later, .also = fetch ? later : NULL, .height = g->rows},
+     .b = panel_of(g, K, p, k0), .next = later_of(g, n * nv * L, more / n * panels + panels - 1 - p),
+     .each = part_of(n * nv * L, g->rows)},
     {.a = g->tail_a, .rows = g->a_rows, .lda = g->lda, .run = g->tail, .runs = 1, .b = panel_of(g, K, p, k1)}};
+  if (g->fresh && p == 0 && k0 == 0 && !more) {
+    sum->next = (const REAL *)g->a + height_of(nv) * g->lda;
+    sum->each = g->lda * (ptrdiff_t)sizeof(REAL);
+  } else if (far(g->n * K, g->rows, g->n + K)) {
+    sum->also = sum->next;
+    sum->next = p + 1 < panels ? panel_of(g, K, p + 1, k0) : panel_of(g, K, 0, more ? k1 : 0);
+  }
   FOR_TILES(g->rows, height_of(nv), gemm_tile, g, sum, p, nv, apart)
 }
 
@@ -135,6 +141,7 @@ static void gemm_row(const gemm_t *g, const cut_t *k) {
 }
 
 static void gemm(gemm_t *g) {
+  if (g->rows == 0) return;
   const int adjoin = g->run == g->stride;
   const ptrdiff_t tail = g->tail, whole = g->run * g->runs;
   cut_t k = {.K = whole + tail};

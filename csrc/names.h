@@ -140,4 +140,7 @@
 #define later_of N(later_of)
 #define panel_of N(panel_of)
 #define share_of N(share_of)
+#define part_of N(part_of)
+#define fetch N(fetch)
+#define fetch_next N(fetch_next)
 #define share_t N(share_t)

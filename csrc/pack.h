@@ -193,7 +193,7 @@ static void dz_times(const rnnfast_packed *w, const rnnfast_dstep *s, int first,
   g.n = n, g.b = b, g.c = c, g.ldc = ldc, g.whole = 1;
   if (add) g.init = c, g.ldinit = ldc;
   if (w->cell != RNNFAST_RNN) g.sums = n < 4 * L ? 4 : 2;
-  if (b == w->h) g.later = s->next_gates, g.later_reals = s->rows * s->ldgates;
+  if (b == w->h && s->next) g.later = s->next->gates, g.later_reals = s->rows * s->ldgates;
   gemm(&g);
 }
 

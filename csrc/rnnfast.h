@@ -68,11 +68,10 @@ typedef struct {
 } rnnfast_step;
 
 /* One time step of one block of rows, backward. */
-typedef struct {
+typedef struct rnnfast_dstep {
   ptrdiff_t rows;
   const ptrdiff_t *data_rows;        /* (rows,) which rows of dy they are; NULL: those from 0 on */
   void *gates;                       /* in: saved by forward; out: dz */
-  const void *next_gates;            /* of the next call, fetched meanwhile; NULL: they are near anyhow */
   const void *h;                     /* GRU: (rows, Pp) previous output */
   const void *c, *c_next;            /* LSTM: (rows, Hp) previous and new cell state */
   const void *dy;                    /* rows of P, or NULL */
@@ -84,6 +83,7 @@ typedef struct {
                                         unprojected output, (rows, Pp) the whole gradient of h */
   void *work;                        /* (rows, Hp) scratch of projection and of reset-before */
   ptrdiff_t ldgates, ldh, ldc, lddy, lddh, lddc, ldh_raw, lddh_sum, ldwork;
+  const struct rnnfast_dstep *next;  /* the next call, of no fewer rows: its data is fetched; or NULL */
 } rnnfast_dstep;
 
 /* Weight gradients: for each term, C[gate[s]*H + u][j] = sum over k of dz[k][slot s of u] * b[k][j]. */

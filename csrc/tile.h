@@ -41,6 +41,12 @@ INLINE void expect(const REAL *p, ptrdiff_t n) {
   for (; at < end; at += 64) __builtin_prefetch(at, 1, 2);
 }
 
+/* Lines that will be read. */
+INLINE void fetch(const REAL *p, ptrdiff_t n) {
+  const char *at = (const char *)p, *end = (const char *)(p + n);
+  for (; at < end; at += 64) __builtin_prefetch(at, 0, 2);
+}
+
 /* acc[m nv + v] += row[m][k ks] * b[k bs + v L] for k < K; what is `ahead` is fetched meanwhile, in so many
  * streams. Rows have a pointer each, so they may lie anywhere: 0.98 to 1.02 of the time that a stride takes. */
 INLINE void madd(int mr, int nv, V *acc, const REAL *const *row, ptrdiff_t ks, ptrdiff_t K, const REAL *b,
@@ -74,21 +80,25 @@ INLINE void madd(int mr, int nv, V *acc, const REAL *const *row, ptrdiff_t ks, p
 INLINE ptrdiff_t row_of(const ptrdiff_t *rows, ptrdiff_t r) { return rows ? rows[r] : r; }
 
 /* A sum over k: the reals of each row of a, `runs` stretches of `run`, `stride` apart, times b, a panel of nv
- * vectors for each. Meanwhile the `next` panel is fetched unless it is NULL, by tiles of `height` rows in all,
- * and as many bytes from `also` on unless that is NULL or rows so few that `next` takes both streams. */
+ * vectors for each. Meanwhile what is needed `next` is fetched unless it is NULL, `each` bytes of it by each
+ * row, and as many from `also` on unless that is NULL or rows so few that `next` takes both streams. */
 typedef struct {
   const REAL *a;
   const ptrdiff_t *rows;
   ptrdiff_t lda, run, runs, stride;
   const REAL *b, *next, *also;
-  ptrdiff_t height;
+  ptrdiff_t each;
 } sum_t;
 
+/* Of so many reals, what one of `rows` rows fetches: its `each`. */
+INLINE ptrdiff_t part_of(ptrdiff_t reals, ptrdiff_t rows) {
+  return (reals * (ptrdiff_t)sizeof(REAL) + rows - 1) / rows;
+}
+
 /* The share of rows r .. r + mr. A stream asks for a line a k at most: a single tile fetches half a panel. */
-INLINE share_t share_of(const sum_t *s, int nv, ptrdiff_t r, int mr) {
-  const ptrdiff_t width = nv * VBYTES, K = s->run * s->runs;
-  const ptrdiff_t step = (width * mr + s->height - 1) / s->height;
-  const char *at = (const char *)s->next + width * r / s->height * K;
+INLINE share_t share_of(const sum_t *s, ptrdiff_t r, int mr) {
+  const ptrdiff_t K = s->run * s->runs, step = (s->each * mr + K - 1) / K;
+  const char *at = (const char *)s->next + s->each * r;
   if (step <= 64) return (share_t){at, step, s->also ? (const char *)s->also - (const char *)s->next : 0};
   return (share_t){at, step / 2 < 64 ? step / 2 : 64, step / 2 * K};
 }
@@ -97,7 +107,7 @@ INLINE share_t share_of(const sum_t *s, int nv, ptrdiff_t r, int mr) {
 INLINE void add_sum(int mr, int nv, V *acc, const sum_t *s, ptrdiff_t r) {
   const REAL *row[MR_2], *b = s->b;
   share_t ahead = {0};
-  if (s->next) ahead = share_of(s, nv, r, mr);
+  if (s->next) ahead = share_of(s, r, mr);
   UNROLL for (int m = 0; m < mr; m++) row[m] = s->a + row_of(s->rows, r + m) * s->lda;
   for (ptrdiff_t j = 0; j < s->runs; j++, b += s->run * nv * L) {
     if (!s->next) madd(mr, nv, acc, row, 1, s->run, b, nv * L, 0, ahead);

@@ -39,7 +39,7 @@ cdef extern from "rnnfast.h" nogil:
         Py_ssize_t rows
         const Py_ssize_t *data_rows
         void *gates
-        const void *next_gates
+        const rnnfast_dstep *next
         const void *h
         const void *c
         const void *c_next

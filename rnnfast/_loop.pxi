@@ -230,18 +230,38 @@ cdef Py_ssize_t project_ahead(const Run *f, Py_ssize_t b0, Py_ssize_t b1, Py_ssi
     return s
 
 
+cdef inline void back_to(const Run *f, Py_ssize_t s, Py_ssize_t b0, Py_ssize_t b1,
+                         rnnfast_dstep *step) noexcept nogil:
+    """What the step back from s reads and writes for rows b0 .. b1, but for what stays the same."""
+    cdef Py_ssize_t size = f.k.size, row = data_row(f, s) + b0, Pp = f.Pp * size, Hp = f.Hp * size
+    step.rows = rows_of(f, s, b0, b1)
+    step.gates = f.gates + row * f.ldgates * size
+    if f.dy != NULL:
+        if f.rows != NULL:
+            step.dy, step.data_rows = f.dy, f.rows + row
+        else:
+            step.dy = f.dy + row * f.w.P * size
+    step.reset = f.resets + row if f.resets != NULL else NULL
+    step.h = f.states + (state_before(f, s) + b0) * Pp
+    if f.cells != NULL:
+        step.c = f.cells + (state_before(f, s) + b0) * Hp
+        step.c_next = f.cells + (state_after(f, s) + b0) * Hp
+    if f.h_raw != NULL:
+        step.h_raw, step.dh_sum = f.h_raw + row * Hp, f.dh_sum + row * Pp
+
+
 cdef int backward_block(const Run *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nogil:
     """Run rows b0 .. b1 back through all steps: dz into the gates, gradients of the initial state."""
     cdef const rnnfast_packed *w = f.w
     cdef bint lstm = w.cell == RNNFAST_LSTM
-    cdef Py_ssize_t size = f.k.size, rows = b1 - b0, s, n, row
+    cdef Py_ssize_t size = f.k.size, rows = b1 - b0, s
     cdef Py_ssize_t P = w.P * size, H = w.H * size, Pp = f.Pp * size, Hp = f.Hp * size
     cdef char *scratch = <char *>rnnfast_alloc(rows * (Pp + 2 * Hp))
     if scratch == NULL:
         return 1
     cdef unsigned long flush = rnnfast_flush_enter()
     cdef char *dc = scratch + rows * Pp
-    cdef rnnfast_dstep step
+    cdef rnnfast_dstep step, next
     memset(&step, 0, sizeof(step))
     step.dh, step.dc, step.work = scratch, dc, dc + rows * Hp
     step.ldgates = f.ldgates
@@ -252,27 +272,14 @@ cdef int backward_block(const Run *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nog
     if lstm:
         take_states(f, dc, Hp, f.dc_n, H, b0, rows, H)
     for s in range(f.T - 1, -1, -1):
-        n = rows_of(f, s, b0, b1)
-        if n == 0:
+        if rows_of(f, s, b0, b1) == 0:
             continue
-        row = data_row(f, s) + b0
-        step.rows = n
-        step.gates = f.gates + row * f.ldgates * size
-        step.next_gates = NULL
-        if s > 0 and f.N * f.ldgates * size > LARGE:  # out of the near caches since forward
-            step.next_gates = f.gates + (data_row(f, s - 1) + b0) * f.ldgates * size
-        if f.dy != NULL:
-            if f.rows != NULL:
-                step.dy, step.data_rows = f.dy, f.rows + row
-            else:
-                step.dy = f.dy + row * P
-        step.reset = f.resets + row if f.resets != NULL else NULL
-        step.h = f.states + (state_before(f, s) + b0) * Pp
-        if lstm:
-            step.c = f.cells + (state_before(f, s) + b0) * Hp
-            step.c_next = f.cells + (state_after(f, s) + b0) * Hp
-        if f.h_raw != NULL:
-            step.h_raw, step.dh_sum = f.h_raw + row * Hp, f.dh_sum + row * Pp
+        back_to(f, s, b0, b1, &step)
+        step.next = NULL
+        if s > 0 and f.N * size * (f.ldgates + 2 * f.Hp) > NEAR:
+            next = step
+            back_to(f, s - 1, b0, b1, &next)
+            step.next = &next
         f.k.dstep[w.cell](w, &step)
     give_states(f, f.dh0, P, scratch, Pp, b0, rows, P)
     if lstm:
