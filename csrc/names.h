@@ -141,6 +141,7 @@
 #define panel_of N(panel_of)
 #define share_of N(share_of)
 #define part_of N(part_of)
+#define after N(after)
 #define fetch N(fetch)
 #define fetch_next N(fetch_next)
 #define share_t N(share_t)

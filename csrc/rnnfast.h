@@ -60,7 +60,7 @@ typedef struct {
   void *gates;                       /* (rows, slots) saved for backward; NULL: not saved
                                         (the GRU with the reset before always needs it) */
   const uint8_t *reset;              /* (rows,) nonzero: take the previous c as zero; or NULL */
-  int fresh;                         /* nonzero: y and what is saved are in no near cache */
+  int fresh;                         /* nonzero: x, y and what is saved are in no near cache */
   int turned;                        /* differs from the step before: a single row then uses first of the
                                         weights what that one used last */
   void *work;                        /* LSTM with projection: (rows, Hp) scratch */
