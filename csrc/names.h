@@ -141,6 +141,8 @@
 #define panel_of N(panel_of)
 #define share_of N(share_of)
 #define part_of N(part_of)
+#define rows_t N(rows_t)
+#define rows_from N(rows_from)
 #define after N(after)
 #define fetch N(fetch)
 #define fetch_next N(fetch_next)

@@ -53,6 +53,13 @@ static int in_place(const rnnfast_term *t) {
   return !t->rows && t->vec == L && t->n % L == 0 && t->ldb * (ptrdiff_t)sizeof(REAL) <= 512;
 }
 
+/* Rows, `apart` bytes from each other, of which 4 vectors are to be fetched; `at` NULL: none. */
+typedef struct { const char *at; ptrdiff_t apart; } rows_t;
+
+INLINE rows_t rows_from(const REAL *at, ptrdiff_t apart) {
+  return (rows_t){(const char *)at, apart * (ptrdiff_t)sizeof(REAL)};
+}
+
 /* What the tiles of one panel of b have in common: kb rows of a, lda apart, and of b, ldb apart. Row m of C
  * begins at row[m], the panel at column j, with `valid` columns left. */
 typedef struct {
@@ -60,13 +67,12 @@ typedef struct {
   ptrdiff_t lda, ldb, kb, j, valid;
   REAL *const *row;
   int first;
-  const char *next;                  /* dz of the next panel, rows `lddz` bytes apart: fetched; or NULL */
-  ptrdiff_t lddz;
+  rows_t next[2];                    /* of b and of dz */
 } outputs_t;
 
 /* Columns r .. r + mr of a x nv vectors of b. Fetched meanwhile: the rows of C for the next tile, which have
  * been out of the near caches since the last block of k (3 per cent of the time at H = 512, 6 at 1,024), and a
- * line, the first tile the first one, of each row of dz that the next panel copies (3 to 8 per cent; Zen 4). */
+ * line of each row that is copied next: 4 tiles those of b (1 to 2 per cent, Zen 4), 4 those of dz (3 to 8). */
 INLINE void wgrad_tile(const outputs_t *o, int nv, ptrdiff_t r, int mr) {
   REAL *const *row = o->row + r;
   const ptrdiff_t j = o->j;
@@ -79,9 +85,9 @@ INLINE void wgrad_tile(const outputs_t *o, int nv, ptrdiff_t r, int mr) {
       UNROLL for (int v = 0; v < nv; v++) __builtin_prefetch(row[mr + m] + j + v * L, 1);
   const REAL *a[MR_2];
   UNROLL for (int m = 0; m < mr; m++) a[m] = o->a + r + m;
-  const ptrdiff_t line = r / height_of(nv) * 64;
-  if (o->next && line < 4 * VBYTES)
-    madd(mr, nv, acc, a, o->lda, o->kb, o->b, o->ldb, 1, (share_t){o->next + line, o->lddz, 0});
+  const ptrdiff_t i = r / height_of(nv), line = i % 4 * 64;
+  const rows_t next = i < 8 && line < 4 * VBYTES ? o->next[i / 4] : (rows_t){0};
+  if (next.at) madd(mr, nv, acc, a, o->lda, o->kb, o->b, o->ldb, 1, (share_t){next.at + line, next.apart, 0});
   else madd(mr, nv, acc, a, o->lda, o->kb, o->b, o->ldb, 0, (share_t){0});
   UNROLL for (int m = 0; m < mr; m++)
     UNROLL for (int v = 0; v < nv; v++)
@@ -93,11 +99,10 @@ static void wgrad_tiles(const outputs_t *o, int nv, ptrdiff_t r, int mr) {
   FOR_SIZE(nv, mr, WGRAD_TILE)
 }
 
-/* One term, `units` units from u0 on, one block of k. `next`: dz of the next panel, fetched by the last one of
- * b; or NULL. */
+/* One term, `units` units from u0 on, one block of k; `next_b` and `next_dz` are copied after it. */
 static void wgrad_block(const rnnfast_wgrad *g, const rnnfast_term *t, const REAL *dz, ptrdiff_t lda,
                         const REAL *b, ptrdiff_t kb, ptrdiff_t u0, ptrdiff_t units, int first,
-                        const REAL *next) {
+                        const REAL *next_b, rows_t next_dz) {
   const ptrdiff_t rows = t->slots * units;
   const int whole = in_place(t);
   REAL *row[4 * L + MR_2];
@@ -108,10 +113,10 @@ static void wgrad_block(const rnnfast_wgrad *g, const rnnfast_term *t, const REA
   for (int m = 0; m < MR_2; m++) row[rows + m] = row[m] + 4 * L; /* after the last tile the next columns */
   for (ptrdiff_t j = 0; j < t->n; j += 4 * L) {
     const int nv = t->n - j < 4 * L ? (int)panels_of(t->n - j) : 4;
-    const outputs_t o = {.a = dz + t->first * units, .lda = lda, .b = b, .ldb = whole ? t->ldb : nv * L,
-                         .kb = kb, .j = j, .valid = t->n - j, .row = row, .first = first,
-                         .next = j + 4 * L < t->n ? NULL : (const char *)next,
-                         .lddz = g->lddz * (ptrdiff_t)sizeof(REAL)};
+    outputs_t o = {.a = dz + t->first * units, .lda = lda, .b = b, .ldb = whole ? t->ldb : nv * L,
+                   .kb = kb, .j = j, .valid = t->n - j, .row = row, .first = first};
+    if (next_b) o.next[0] = rows_from(next_b + j / L * t->vec, t->ldb);
+    if (j + 4 * L >= t->n) o.next[1] = next_dz;
     FOR_TILES(rows, height_of(nv), wgrad_tiles, &o, nv)
     b += whole ? nv * L : kb * nv * L;
   }
@@ -142,11 +147,14 @@ static void wgrad(const rnnfast_wgrad *g, ptrdiff_t panel0, ptrdiff_t panel1, vo
         case 3: wgrad_dz(dz, apart, from, g->lddz, step, kb, bias, k0 == 0, 3); break;
         case 4: wgrad_dz(dz, apart, from, g->lddz, step, kb, bias, k0 == 0, 4); break;
       }
-      const REAL *next = p + group < panel1 ? from + group * wide
-                         : k0 + KB < g->K ? block + KB * g->lddz : NULL;
-      for (int i = 0; i < g->terms; i++)
-        wgrad_block(g, &g->term[i], dz, panels * g->slots * apart, b[i], kb, p * L, units, k0 == 0,
-                    i + 1 < g->terms ? NULL : next);
+      const int last = p + group >= panel1, more = k0 + KB < g->K;
+      const REAL *next = !last ? from + group * wide : more ? block + KB * g->lddz : NULL;
+      for (int i = 0; i < g->terms; i++) {
+        const rnnfast_term *t = &g->term[i];
+        const REAL *next_b = last && more && !t->rows ? (const REAL *)t->b + (k0 + KB) * t->ldb : NULL;
+        wgrad_block(g, t, dz, panels * g->slots * apart, b[i], kb, p * L, units, k0 == 0, next_b,
+                    rows_from(i + 1 < g->terms ? NULL : next, g->lddz));
+      }
     }
   }
 }
