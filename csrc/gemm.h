@@ -22,7 +22,7 @@ typedef struct {
   ptrdiff_t ldc, c_panel, c_vec;
   int whole;                         /* the rows of C and init are padded: whole vectors */
   int fresh;                         /* A and C are in no near cache: fetch the rows of the tile to come, up
-                                        to 8 per cent of dx (Zen 4), and of C, 2 to 5 */
+                                        to 10 per cent of dx (Zen 4), and of C, 2 to 5 */
   const void *later;                 /* reals to fetch meanwhile; or NULL */
   ptrdiff_t later_reals;
 } gemm_t;
@@ -60,7 +60,7 @@ INLINE void gemm_tile(const gemm_t *g, const sum_t *sum, ptrdiff_t p, int nv, in
   const REAL *init = g->init ? (const REAL *)g->init + r * g->ldinit + p * g->init_panel : zeros;
   if (g->fresh)
     for (ptrdiff_t row = r; row < r + mr; row++)
-      expect((REAL *)g->c + row_of(g->c_rows, row) * g->ldc + p * g->c_panel, nv * L);
+      fetch((REAL *)g->c + row_of(g->c_rows, row) * g->ldc + p * g->c_panel, nv * L, 1);
   if (!whole || g->c_rows || g->c_vec != L || (g->init && g->init_vec != L))
     gemm_aside(g, sum, p, nv, r, mr);
   else

@@ -57,7 +57,6 @@
 #define store_up_to N(store_up_to)
 #define load_up_to N(load_up_to)
 #define layout_t N(layout_t)
-#define expect N(expect)
 #define expect_outputs N(expect_outputs)
 #define gate_n N(gate_n)
 #define KB N(KB)

@@ -35,16 +35,12 @@ INLINE int far(ptrdiff_t weights, ptrdiff_t rows, ptrdiff_t each) {
   return (weights + rows * each) * (ptrdiff_t)sizeof(REAL) > 1700000;
 }
 
-/* Lines that will be written, on their way to the second cache. */
-INLINE void expect(const REAL *p, ptrdiff_t n) {
+/* The lines of n reals, on their way to the second cache, to be read or written. */
+INLINE void fetch(const REAL *p, ptrdiff_t n, int write) {
   const char *at = (const char *)p, *end = (const char *)(p + n);
-  for (; at < end; at += 64) __builtin_prefetch(at, 1, 2);
-}
-
-/* Lines that will be read. */
-INLINE void fetch(const REAL *p, ptrdiff_t n) {
-  const char *at = (const char *)p, *end = (const char *)(p + n);
-  for (; at < end; at += 64) __builtin_prefetch(at, 0, 2);
+  for (; at < end; at += 64)
+    if (write) __builtin_prefetch(at, 1, 2);
+    else __builtin_prefetch(at, 0, 2);
 }
 
 /* acc[m nv + v] += row[m][k ks] * b[k bs + v L] for k < K; what is `ahead` is fetched meanwhile, in so many

@@ -72,7 +72,7 @@ typedef struct {
 
 /* Columns r .. r + mr of a x nv vectors of b. Fetched meanwhile: the rows of C for the next tile, which have
  * been out of the near caches since the last block of k (3 per cent of the time at H = 512, 6 at 1,024), and a
- * line of each row that is copied next: 4 tiles those of b (1 to 2 per cent, Zen 4), 4 those of dz (3 to 8). */
+ * line of each row that is copied next: 4 tiles those of b (up to 2 per cent, Zen 4), 4 those of dz (8). */
 INLINE void wgrad_tile(const outputs_t *o, int nv, ptrdiff_t r, int mr) {
   REAL *const *row = o->row + r;
   const ptrdiff_t j = o->j;

@@ -71,8 +71,8 @@ cdef Py_ssize_t BLOCK_ROWS = 64, BLOCK_ROWS_LARGE = 128
 # Bytes of weights that fit the first cache (48 KiB), that leave the second (2 MiB) some room, and none;
 # the last of 4 vectors. Nor do outputs of MIDDLE stay in one of 1 MiB.
 cdef Py_ssize_t SMALL = 48000, MIDDLE = 750000, LARGE = 1500000, LARGE_PANEL = 400000
-# Of a tape of so many bytes backward fetches what the next step reads: less than so much is near since forward,
-# and a step back would take up to 2 per cent more time (Zen 4).
+# Of a tape of more bytes backward fetches what the next step reads: less is near since forward, and nothing was
+# gained (Zen 4).
 cdef Py_ssize_t NEAR = 350000
 # Columns of x and h that one weight gradient reads at a time: half a MiB in blocks of 256 rows.
 cdef enum:
