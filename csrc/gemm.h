@@ -38,7 +38,7 @@ INLINE int sums_in(const gemm_t *g) { return g->tail ? 2 : 1; }
 /* One tile of panel p, nv wide, by way of a copy: its vectors are not whole and side by side, or its rows
  * anywhere. */
 static void gemm_aside(const gemm_t *g, const sum_t *sum, ptrdiff_t p, int nv, ptrdiff_t r, int mr) {
-  REAL a[2 * MR_2 * L] __attribute__((aligned(VBYTES))) = {0};
+  REAL a[2 * MR_2 * L] __attribute__((aligned(VBYTES)));
   const ptrdiff_t left = g->whole ? nv * L : g->n - p * g->width * L, ld = nv * L;
   if (g->init)
     for (int m = 0; m < mr; m++) {
@@ -47,7 +47,7 @@ static void gemm_aside(const gemm_t *g, const sum_t *sum, ptrdiff_t p, int nv, p
       for (int v = 0; v < nv; v++)
         store(a + m * ld + v * L, load_up_to(init + v * g->init_vec, left - v * L));
     }
-  product(sum, sums_in(g), nv, a, ld, a, ld, r, mr);
+  product(sum, sums_in(g), nv, g->init ? a : zeros, g->init ? ld : 0, a, ld, r, mr);
   for (int m = 0; m < mr; m++) {
     REAL *c = (REAL *)g->c + row_of(g->c_rows, r + m) * g->ldc + p * g->c_panel;
     for (int v = 0; v < nv; v++) store_up_to(c + v * g->c_vec, load(a + m * ld + v * L), left - v * L);
@@ -149,7 +149,7 @@ static void gemm(gemm_t *g) {
   const ptrdiff_t stretches = longest < g->sums ? g->sums : longest;
   k.unit = !adjoin ? g->run : g->sums ? L : 1;
   k.step = adjoin ? k.unit : g->stride;
-  k.units = adjoin ? whole / k.unit : g->runs;
+  k.units = !adjoin ? g->runs : g->sums ? whole / L : whole;
   k.each = (k.units + stretches - 1) / stretches;
   if (g->rows == 1 && g->sums) {
     gemm_row(g, &k);

@@ -103,6 +103,7 @@
 #define dinput N(dinput)
 #define wgrad_tile N(wgrad_tile)
 #define wgrad_block N(wgrad_block)
+#define wgrad_across N(wgrad_across)
 #define wgrad_pack N(wgrad_pack)
 #define wgrad_dz N(wgrad_dz)
 #define wgrad_scratch N(wgrad_scratch)
