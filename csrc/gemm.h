@@ -6,9 +6,13 @@
  * before. With `sums` there are at least so many stretches, and each is a sum of its own, added when it
  * is complete: a single row then does not wait for the latency of one chain of FMAs, but has several
  * side by side. Backward of one row takes 10 to 15 per cent less time for it from H = 64 on, 45 at
- * H = 20; many rows pay up to 2 per cent of it (LSTM and GRU, one core). C must be whole vectors. */
+ * H = 20; many rows pay up to 2 per cent of it (LSTM and GRU, one core). C must be whole vectors.
+ *
+ * The last columns, if they are few, are dot products, of vectors along k: a step back takes 6 to 11 per cent
+ * less time at H = 100 and 130, dx 9, at I = 1 60 to 80 (Zen 4). */
 typedef struct {
   ptrdiff_t rows, n, width;
+  int few;                           /* columns more, behind n that are whole vectors */
   const void *a;
   const ptrdiff_t *a_rows;           /* where its rows are; NULL: one after the other */
   ptrdiff_t lda, run, runs, stride, sums;
@@ -140,29 +144,89 @@ static void gemm_row(const gemm_t *g, const cut_t *k) {
   FOR_PANELS(g, ROW_PANELS)
 }
 
+/* How many columns more than whole vectors are summed up one by one, where that takes less time than a vector
+ * of them: to add up the lanes costs as much as 7 vectors of k, to begin behind whole vectors 32 FMAs. */
+INLINE int few_of(ptrdiff_t n, ptrdiff_t K) {
+  const ptrdiff_t few = n % L, begin = n > L ? 32 : 0;
+  return few <= L / 2 && few * (K / L + 7) * 4 / 3 + begin < K ? (int)few : 0;
+}
+
+/* acc[m few + c] += row[m][k] * b[c ldb + k], lane by lane, for k < K. */
+INLINE void madd_few(int few, int mr, V *acc, const REAL *const *row, ptrdiff_t K, const REAL *b,
+                     ptrdiff_t ldb) {
+  for (ptrdiff_t k = 0; k < K; k += L) {
+    V w[L];
+    UNROLL for (int c = 0; c < few; c++) w[c] = load(b + c * ldb + k);
+    UNROLL for (int m = 0; m < mr; m++) {
+      const V a = load(row[m] + k);
+      UNROLL for (int c = 0; c < few; c++) acc[m * few + c] = fma_(a, w[c], acc[m * few + c]);
+    }
+  }
+}
+
+/* The few columns of mr rows. Vectors run along k, so a sum is L sums at first. Tiles are whole: rows beyond
+ * the last repeat it. */
+INLINE void few_tile(const gemm_t *g, ptrdiff_t K, int few, int mr, ptrdiff_t r) {
+  const ptrdiff_t left = g->rows - r < mr ? g->rows - r : mr, ldb = panels_of(K) * L;
+  const REAL *row[L], *tail[L], *b = (const REAL *)g->b + K * g->n;
+  V acc[L] = {{0}};
+  UNROLL for (int m = 0; m < mr; m++) {
+    const ptrdiff_t at = r + (m < left ? m : left - 1);
+    row[m] = (const REAL *)g->a + at * g->lda, tail[m] = (const REAL *)g->tail_a + at * g->lda;
+  }
+  for (ptrdiff_t i = 0; i < g->runs; i++, b += g->run) {
+    madd_few(few, mr, acc, row, g->run, b, ldb);
+    UNROLL for (int m = 0; m < mr; m++) row[m] += g->stride;
+  }
+  if (g->tail) madd_few(few, mr, acc, tail, g->tail, b, ldb);
+  REAL sum[L];
+  store(sum, sums_of_lanes(acc));
+  for (ptrdiff_t m = 0; m < left; m++) {
+    REAL *c = (REAL *)g->c + row_of(g->c_rows, r + m) * g->ldc + g->n;
+    for (int j = 0; j < few; j++) c[j] = g->init ? c[j] + sum[m * few + j] : sum[m * few + j];
+  }
+}
+
+static NOINLINE void gemm_few(const gemm_t *g, ptrdiff_t K) {
+#define FEW_TILES(few)                                                                      \
+  if (g->rows == 1) few_tile(g, K, few, 1, 0);                                              \
+  else for (ptrdiff_t r = 0; r < g->rows; r += L / few) few_tile(g, K, few, L / few, r);
+#define FEW_CASE(few) case few: if (few <= L / 2) { FEW_TILES((few <= L / 2 ? few : 1)) } break;
+  switch (g->few) {
+    FEW_CASE(1) FEW_CASE(2) FEW_CASE(3) FEW_CASE(4) FEW_CASE(5) FEW_CASE(6) FEW_CASE(7) FEW_CASE(8)
+  }
+}
+
+/* One stretch of k after the other; g changes on the way. */
+static void gemm_rows(gemm_t *g, const cut_t *k) {
+  const REAL *a = g->a;
+  const ptrdiff_t tail = g->tail;
+  const int adjoin = k->step == k->unit;
+  for (ptrdiff_t u = 0; u < k->units; u += k->each) {
+    const ptrdiff_t n = k->units - u < k->each ? k->units - u : k->each;
+    g->a = a + u * k->step, g->tail = u + n == k->units ? tail : 0;
+    if (adjoin) g->run = n * k->unit, g->runs = 1;
+    else g->runs = n;
+#define GEMM_PANEL(p, nv) gemm_panel(g, k->K, u * k->unit, p, nv, u && g->sums);
+    FOR_PANELS(g, GEMM_PANEL)
+    g->init = g->c, g->ldinit = g->ldc, g->init_panel = g->c_panel, g->init_vec = g->c_vec;
+  }
+}
+
 static void gemm(gemm_t *g) {
   if (g->rows == 0) return;
   const int adjoin = g->run == g->stride;
-  const ptrdiff_t tail = g->tail, whole = g->run * g->runs;
-  cut_t k = {.K = whole + tail};
+  const ptrdiff_t whole = g->run * g->runs;
+  cut_t k = {.K = whole + g->tail};
   const ptrdiff_t longest = (k.K * (ptrdiff_t)sizeof(REAL) + 4095) / 4096;
   const ptrdiff_t stretches = longest < g->sums ? g->sums : longest;
   k.unit = !adjoin ? g->run : g->sums ? L : 1;
   k.step = adjoin ? k.unit : g->stride;
   k.units = !adjoin ? g->runs : g->sums ? whole / L : whole;
   k.each = (k.units + stretches - 1) / stretches;
-  if (g->rows == 1 && g->sums) {
-    gemm_row(g, &k);
-    return;
-  }
-  const REAL *a = g->a;
-  for (ptrdiff_t u = 0; u < k.units; u += k.each) {
-    const ptrdiff_t n = k.units - u < k.each ? k.units - u : k.each;
-    g->a = a + u * k.step, g->tail = u + n == k.units ? tail : 0;
-    if (adjoin) g->run = n * k.unit, g->runs = 1;
-    else g->runs = n;
-#define GEMM_PANEL(p, nv) gemm_panel(g, k.K, u * k.unit, p, nv, u && g->sums);
-    FOR_PANELS(g, GEMM_PANEL)
-    g->init = g->c, g->ldinit = g->ldc, g->init_panel = g->c_panel, g->init_vec = g->c_vec;
-  }
+  gemm_t most;
+  if (g->rows == 1 && g->sums) gemm_row(g, &k);
+  else if (g->few) most = *g, gemm_rows(&most, &k);
+  else gemm_rows(g, &k);
+  if (g->few) gemm_few(g, k.K); /* A is near now: before, dx would take 2 to 10 per cent more time */
 }

@@ -5,9 +5,9 @@
  * At H = 100 an LSTM has 25 instead of 28 vectors and takes 7 to 10 per cent less time, at 130 5, at 20 20; a
  * single row at 20 and 40 11 to 14, a GRU's 4 to 11 (Zen 4).
  * RNN, projection and everything backward: panel = 4 vectors of plain columns, the last one fewer,
- * [panel][k][vector][lane]. Lanes beyond the matrix are zero. Where that panel is narrow, dz has no gaps there
- * either, so k ends with the units: at H = 100 400 instead of 448, and a step back takes 8 and dx 9 per cent
- * less time, at 20 22 and 34. */
+ * [panel][k][vector][lane]; backward then [column][k] if the last are few. Lanes beyond the matrix are zero.
+ * Where the panel of units is narrow, dz has no gaps there either, so k ends with the units: at H = 100 400
+ * instead of 448, and a step back takes 8 and dx 9 per cent less time, at 20 22 and 34. */
 
 /* Which gate (row block of the public weights) stands in which slot. */
 typedef struct { int slots, x_slots, h_first, h_slots; int x_gate[4], h_gate[4]; } layout_t;
@@ -76,16 +76,16 @@ static REAL *pack_gates(REAL *to, const rnnfast_packed *p, const REAL *w, ptrdif
   return to;
 }
 
-/* Vectors along the columns of w (rows x n); k runs over its rows in the order of a dz row:
+/* Vectors along the first n columns of w, ld of them; k runs over its rows in the order of a dz row:
  * k = (panel, slot, lane), up to so many units. */
-static REAL *pack_rows(REAL *to, const REAL *w, ptrdiff_t H, ptrdiff_t n, ptrdiff_t units, int slots,
-                       const int *gates) {
+static REAL *pack_rows(REAL *to, const REAL *w, ptrdiff_t ld, ptrdiff_t H, ptrdiff_t n, ptrdiff_t units,
+                       int slots, const int *gates) {
   for (ptrdiff_t j = 0; j < n; j += 4 * L) {
     const ptrdiff_t left = n - j, nv = left < 4 * L ? panels_of(left) : 4;
     for (ptrdiff_t i = 0; i < panels_of(units) * slots; i++) {
       const ptrdiff_t unit = i / slots * L, gate = gates[i % slots];
-      const REAL *from = w + (gate * H + unit) * n + j;
-      for (ptrdiff_t k = 0; k < L && unit + k < units; k++, from += n, to += nv * L)
+      const REAL *from = w + (gate * H + unit) * ld + j;
+      for (ptrdiff_t k = 0; k < L && unit + k < units; k++, from += ld, to += nv * L)
         if (unit + k >= H)
           memset(to, 0, nv * VBYTES);
         else if (left >= 4 * L)
@@ -93,6 +93,21 @@ static REAL *pack_rows(REAL *to, const REAL *w, ptrdiff_t H, ptrdiff_t n, ptrdif
         else
           for (ptrdiff_t v = 0; v < nv; v++) store(to + v * L, load_up_to(from + v * L, left - v * L));
     }
+  }
+  return to;
+}
+
+/* All n columns for a product with dz: the `few` last ones each by itself, k as above up to a whole vector. */
+static REAL *pack_columns(REAL *to, const REAL *w, ptrdiff_t H, ptrdiff_t n, ptrdiff_t units, int slots,
+                          const int *gates) {
+  const ptrdiff_t K = units * slots, most = n - few_of(n, K);
+  to = pack_rows(to, w, n, H, most, units, slots, gates);
+  for (ptrdiff_t j = most; j < n; j++) {
+    for (ptrdiff_t unit = 0; unit < units; unit += L)
+      for (int s = 0; s < slots; s++)
+        for (ptrdiff_t u = unit; u < unit + L && u < units; u++)
+          *to++ = u < H ? w[(gates[s] * H + u) * n + j] : 0;
+    for (ptrdiff_t k = K; k % L; k++) *to++ = 0;
   }
   return to;
 }
@@ -142,10 +157,10 @@ static void pack(const rnnfast_weights *w, int backward, void *block, rnnfast_pa
                           .P = P};
   if (backward) {
     const ptrdiff_t units = out->narrow ? H : Hp;
-    out->x = to, to = pack_rows(to, w->w_ih, H, I, units, lay->x_slots, lay->x_gate);
-    out->h = to, to = pack_rows(to, w->w_hh, H, P, units, lay->h_slots, lay->h_gate);
-    if (before) out->h2 = to, to = pack_rows(to, w->w_hh, H, H, Hp, 1, gate_n);
-    if (w->w_hr) out->r = to, pack_rows(to, w->w_hr, P, H, P, 1, layout[RNNFAST_RNN].x_gate);
+    out->x = to, to = pack_columns(to, w->w_ih, H, I, units, lay->x_slots, lay->x_gate);
+    out->h = to, to = pack_columns(to, w->w_hh, H, P, units, lay->h_slots, lay->h_gate);
+    if (before) out->h2 = to, to = pack_columns(to, w->w_hh, H, H, Hp, 1, gate_n);
+    if (w->w_hr) out->r = to, pack_rows(to, w->w_hr, H, P, H, P, 1, layout[RNNFAST_RNN].x_gate);
   } else {
     out->bias = to, to = pack_bias(to, w, out);
     if (w->cell == RNNFAST_RNN) {
@@ -173,25 +188,27 @@ static void project(const rnnfast_packed *w, ptrdiff_t rows, const void *x, cons
       .c = init, .ldc = panels * slots * L, .c_panel = 4 * L, .c_vec = L, .whole = 1});
 }
 
-/* dz[first .. first + slots of every panel] as the first factor of a product. In its place: a copy would wait
- * until the last stores to it, and with them all before, are in the cache, 20 ns of a single row's step back. */
+/* The product of dz[first .. first + slots of every panel] and n columns, b. Not by value: a copy waits until
+ * the last stores to the original, and all before them, are in the cache, 20 ns of a single row's step back. */
 INLINE void dz_of(gemm_t *g, const rnnfast_packed *w, ptrdiff_t rows, const void *dz, ptrdiff_t lddz, int first,
-                  int slots) {
+                  int slots, const void *b, ptrdiff_t n) {
   const ptrdiff_t full = panels_of(w->H) - (w->narrow > 0), wide = layout[w->cell].slots * L;
+  const ptrdiff_t tail = w->narrow ? slots * (w->H % L) : 0;
+  const int few = few_of(n, full * slots * L + tail);
   *g = (gemm_t){.rows = rows, .a = (const REAL *)dz + first * L, .lda = lddz, .run = slots * L, .runs = full,
-                .stride = wide, .width = 4, .init_panel = 4 * L, .init_vec = L, .c_panel = 4 * L, .c_vec = L};
-  if (!w->narrow) return;
-  g->tail = slots * (w->H % L), g->tail_a = (const REAL *)dz + full * wide + first * (w->H % L);
+                .stride = wide, .tail = tail, .tail_a = (const REAL *)dz + full * wide + first * (w->H % L),
+                .b = b, .n = n - few, .few = few, .width = 4, .init_panel = 4 * L, .init_vec = L,
+                .c_panel = 4 * L, .c_vec = L};
 }
 
 /* c (rows x n) = dz b, or c + dz b, a step back; in so many sums that 8 accumulators are busy when there is
- * one row; an RNN's, short as it is, in one. The last product of a step fetches the gates of the next one: with 64 rows at H = 256 the step takes
- * 4 to 7 per cent less time (LSTM and GRU), at 512 up to 3, that of an RNN 1. */
+ * one row; an RNN's, short as it is, in one. The last product of a step fetches the gates of the next one: at
+ * H = 256 with 64 rows it takes 4 to 7 per cent less time (LSTM and GRU), at 512 up to 3, that of an RNN 1. */
 static void dz_times(const rnnfast_packed *w, const rnnfast_dstep *s, int first, int slots, const void *b,
                      ptrdiff_t n, void *c, ptrdiff_t ldc, int add) {
   gemm_t g;
-  dz_of(&g, w, s->rows, s->gates, s->ldgates, first, slots);
-  g.n = n, g.b = b, g.c = c, g.ldc = ldc, g.whole = 1;
+  dz_of(&g, w, s->rows, s->gates, s->ldgates, first, slots, b, n);
+  g.c = c, g.ldc = ldc, g.whole = 1;
   if (add) g.init = c, g.ldinit = ldc;
   g.sums = w->cell == RNNFAST_RNN ? 1 : n < 4 * L ? 4 : 2;
   if (b == w->h && s->next) g.later = s->next->gates, g.later_reals = s->rows * s->ldgates;
@@ -202,7 +219,7 @@ static void dinput(const rnnfast_packed *w, ptrdiff_t rows, const void *dz, void
                    const ptrdiff_t *data_rows) {
   const layout_t *lay = &layout[w->cell];
   gemm_t g;
-  dz_of(&g, w, rows, dz, panels_of(w->H) * lay->slots * L, 0, lay->x_slots);
-  g.n = w->I, g.b = w->x, g.c = dx, g.c_rows = data_rows, g.ldc = w->I, g.fresh = 1;
+  dz_of(&g, w, rows, dz, panels_of(w->H) * lay->slots * L, 0, lay->x_slots, w->x, w->I);
+  g.c = dx, g.c_rows = data_rows, g.ldc = w->I, g.fresh = 1;
   gemm(&g);
 }

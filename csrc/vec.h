@@ -122,3 +122,10 @@ INLINE void transpose(V *a) {
     UNROLL for (int i = 0; i < L; i++) a[i] = b[i];
   }
 }
+
+/* Lane i: the sum of the lanes of a[i]. */
+INLINE V sums_of_lanes(V *a) {
+  UNROLL for (int n = L / 2; n; n /= 2)
+    UNROLL for (int i = 0; i < n; i++) a[i] = zip_low(a[i], a[i + n]) + zip_high(a[i], a[i + n]);
+  return a[0];
+}
