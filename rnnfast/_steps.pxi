@@ -185,8 +185,11 @@ cdef class Steps:
 
     cdef void advance_rows(self, const rnnfast_packed *w, const rnnfast_step *s) noexcept nogil:
         cdef int b, threads = min(self.threads, self.B)
+        cdef unsigned long flush
         if threads == 1 or self.flops < serial_flops or in_forked_child or not HAVE_OPENMP:
-            step_rows(self.k, w, s, 0, self.B)
+            flush = rnnfast_flush_enter()
+            self.k.step[w.cell](w, s)  # not a copy, which would wait for the stores just made to s
+            rnnfast_flush_leave(flush)
         else:
             for b in prange(threads, num_threads=threads, schedule="static"):
                 step_rows(self.k, w, s, b * self.B // threads, (b + 1) * self.B // threads)
