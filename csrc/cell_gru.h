@@ -114,10 +114,10 @@ INLINE void gru_row(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p,
   const REAL *start = start_of(w, s, 0) + p * 4 * L;
   const ptrdiff_t nx = 3 * L * w->I, nh = 3 * L * w->P, units = w->H % L;
   UNROLL for (int v = 0; v < 4 * np + narrow; v++)
-    acc[v] = load((v < 4 * np && v % 4 == 3 ? bias : start) + v * L);
+    acc[v] = load((v < 4 * np && v % 4 == 3 && !s->summed ? bias : start) + v * L);
   if (!s->init) madd_row(np, 3, narrow, acc, input_of(s, 0), 0, w->I, (const REAL *)w->x + p * nx, nx);
   if (narrow) gru_move_on(bias + 4 * np * L, narrow, units, acc + 4 * np);
-  madd_row(np, 3, narrow, acc + 1, s->h, 0, w->P, (const REAL *)w->h + p * nh, nh);
+  if (!s->summed) madd_row(np, 3, narrow, acc + 1, s->h, 0, w->P, (const REAL *)w->h + p * nh, nh);
   if (narrow) spread_row(acc + 4 * np + 1, 3, narrow, units);
   spill(a, acc, np + (narrow > 0));
   gru_finish(w, s, (place_t){0, p, 0}, np + (narrow > 0), a);

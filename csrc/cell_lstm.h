@@ -71,7 +71,7 @@ INLINE void lstm_row(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p
   const ptrdiff_t nx = 4 * L * w->I, nh = 4 * L * w->P;
   UNROLL for (int v = 0; v < 4 * np + narrow; v++) acc[v] = load(start + v * L);
   if (!s->init) madd_row(np, 4, narrow, acc, input_of(s, 0), 0, w->I, (const REAL *)w->x + p * nx, nx);
-  madd_row(np, 4, narrow, acc, s->h, 0, w->P, (const REAL *)w->h + p * nh, nh);
+  if (!s->summed) madd_row(np, 4, narrow, acc, s->h, 0, w->P, (const REAL *)w->h + p * nh, nh);
   if (narrow) spread_row(acc + 4 * np, 4, narrow, w->H % L);
   spill(a, acc, np + (narrow > 0));
   lstm_finish(w, s, (place_t){0, p, 0}, np + (narrow > 0), a);

@@ -46,7 +46,7 @@ INLINE void rnn_row(const rnnfast_packed *w, const rnnfast_step *s, int nv, ptrd
   UNROLL for (int j = 0; j < np; j++)
     UNROLL for (int v = 0; v < nv; v++) acc[4 * j + v] = load(start + (4 * j + v) * L);
   if (!s->init) madd_row(np, nv, 0, acc, input_of(s, 0), 0, w->I, (const REAL *)w->x + p * nx, nx);
-  madd_row(np, nv, 0, acc, s->h, 0, w->P, (const REAL *)w->h + p * nh, nh);
+  if (!s->summed) madd_row(np, nv, 0, acc, s->h, 0, w->P, (const REAL *)w->h + p * nh, nh);
   UNROLL for (int j = 0; j < np; j++)
     UNROLL for (int v = 0; v < nv; v++) store(h + (4 * j + v) * L, acc[4 * j + v]);
   for (int j = 0; j < np; j++) rnn_finish(w, s, u + j * 4 * L, nv, 0, 1);

@@ -107,6 +107,8 @@
 #define lstm_dstep N(lstm_dstep)
 #define dz_times N(dz_times)
 #define project N(project)
+#define add_product N(add_product)
+#define one_step N(one_step)
 #define dinput N(dinput)
 #define wgrad_tile N(wgrad_tile)
 #define wgrad_block N(wgrad_block)

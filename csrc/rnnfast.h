@@ -29,6 +29,10 @@
 enum { RNNFAST_RNN, RNNFAST_GRU, RNNFAST_GRU_RESET_BEFORE, RNNFAST_LSTM, RNNFAST_CELLS };
 enum { RNNFAST_TANH, RNNFAST_RELU, RNNFAST_SIGMOID, RNNFAST_IDENTITY };
 
+/* What weights are packed for: all steps forward, one step of one row (which reads the caller's, see
+ * `one_step`), or backward. */
+enum { RNNFAST_FORWARD, RNNFAST_ONE_STEP, RNNFAST_BACKWARD };
+
 /* The weights of one layer and direction as the caller has them, row-major; b_ih, b_hh and w_hr may
  * be NULL. */
 typedef struct {
@@ -52,6 +56,7 @@ typedef struct {
   const ptrdiff_t *data_rows;        /* (rows,) which rows of x and y they are; NULL: those from 0 on */
   const void *x;                     /* rows of I; used when init is NULL */
   const void *init;                  /* bias + w_ih x already summed, laid out as gates; or NULL */
+  int summed;                        /* nonzero, of one row: w_hh h too is in init */
   void *h;                           /* (rows, Pp) previous output; rows with a reset are zeroed */
   void *h_next;                      /* (rows, Pp) written whole, padding included */
   void *y;                           /* rows of P: the same values for the user */
@@ -110,10 +115,13 @@ typedef struct {
 typedef struct {
   const char *isa;
   int size, lanes, rows;             /* bytes of a real, lanes of a vector, rows of a full tile */
-  size_t (*packed_size)(const rnnfast_weights *w, int backward); /* in reals */
-  void (*pack)(const rnnfast_weights *w, int backward, void *block, rnnfast_packed *out);
+  size_t (*packed_size)(const rnnfast_weights *w, int use);      /* in reals */
+  void (*pack)(const rnnfast_weights *w, int use, void *block, rnnfast_packed *out);
   void (*step[RNNFAST_CELLS])(const rnnfast_packed *w, const rnnfast_step *s);
   void (*dstep[RNNFAST_CELLS])(const rnnfast_packed *w, const rnnfast_dstep *s);
+  /* `init` of one step of one row, `summed`, from weights packed for that; neither w_hr nor the GRU with the
+   * reset before */
+  void (*one_step)(const rnnfast_weights *w, const rnnfast_packed *p, const void *x, const void *h, void *init);
   /* init of the steps whose rows of x are data_rows[0 .. rows] */
   void (*project)(const rnnfast_packed *w, ptrdiff_t rows, const void *x, const ptrdiff_t *data_rows,
                   void *init);

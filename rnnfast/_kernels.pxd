@@ -2,6 +2,7 @@ from libc.stdint cimport uint8_t
 
 cdef extern from "rnnfast.h" nogil:
     int RNNFAST_RNN, RNNFAST_GRU, RNNFAST_GRU_RESET_BEFORE, RNNFAST_LSTM
+    int RNNFAST_FORWARD, RNNFAST_ONE_STEP, RNNFAST_BACKWARD
     int RNNFAST_TANH, RNNFAST_RELU, RNNFAST_SIGMOID, RNNFAST_IDENTITY
 
     ctypedef struct rnnfast_weights:
@@ -30,6 +31,7 @@ cdef extern from "rnnfast.h" nogil:
         void *c_next
         void *gates
         const uint8_t *reset
+        int summed
         int fresh
         int turned
         void *work
@@ -76,6 +78,8 @@ cdef extern from "rnnfast.h" nogil:
         void (*pack)(const rnnfast_weights *, int, void *, rnnfast_packed *) noexcept nogil
         void (*step[4])(const rnnfast_packed *, const rnnfast_step *) noexcept nogil
         void (*dstep[4])(const rnnfast_packed *, const rnnfast_dstep *) noexcept nogil
+        void (*one_step)(const rnnfast_weights *, const rnnfast_packed *, const void *, const void *,
+                         void *) noexcept nogil
         void (*project)(const rnnfast_packed *, Py_ssize_t, const void *, const Py_ssize_t *,
                         void *) noexcept nogil
         void (*dinput)(const rnnfast_packed *, Py_ssize_t, const void *, void *,

@@ -143,22 +143,22 @@ cdef class Packed:
     def __dealloc__(self):
         rnnfast_free(self.block)
 
-    cdef make(self, const rnnfast_kernels *k, const rnnfast_weights *w, bint backward):
+    cdef make(self, const rnnfast_kernels *k, const rnnfast_weights *w, int use):
         self.k = k
-        cdef size_t size = k.packed_size(w, backward)
+        cdef size_t size = k.packed_size(w, use)
         self.block = rnnfast_alloc(size * k.size)
         if self.block == NULL:
             raise MemoryError()
         if size < GIL_REALS:
-            k.pack(w, backward, self.block, &self.w)
+            k.pack(w, use, self.block, &self.w)
         else:
             with nogil:
-                k.pack(w, backward, self.block, &self.w)
+                k.pack(w, use, self.block, &self.w)
 
 
-cdef Packed packed(const rnnfast_kernels *k, const rnnfast_weights *w, bint backward):
+cdef Packed packed(const rnnfast_kernels *k, const rnnfast_weights *w, int use):
     cdef Packed p = Packed.__new__(Packed)
-    p.make(k, w, backward)
+    p.make(k, w, use)
     return p
 
 include "_arrays.pxi"      # NumPy arrays in and out
@@ -256,6 +256,7 @@ cdef bint take_weights(Arrays *a, rnnfast_weights *w, int cell, int act, Py_ssiz
 cdef class Forward:
     """A forward pass that is ready to run, and all that it refers to."""
     cdef Run f
+    cdef rnnfast_weights given
     cdef Packed weights
     cdef Tape tape
     cdef object x, h0, c0, y, h_n, c_n, packing, resets
@@ -270,13 +271,13 @@ cdef class Forward:
             return False
         cdef const cnp.npy_intp *shape = shape_of(self.x)
         cdef Py_ssize_t T = shape[0], B = shape[1], steps = T, batch = B
-        cdef rnnfast_weights w
+        cdef rnnfast_weights *w = &self.given
         cdef const Py_ssize_t[::1] active, offset, order, rows, padding
         cdef const uint8_t[::1] flags
         if self.packing is not None:
             active, offset, order = self.packing.active, self.packing.offset, self.packing.order
             steps, batch = len(active), len(order)
-        if not take_weights(&a, &w, cell, act, shape[2], w_ih, w_hh, b_ih, b_hh, w_hr):
+        if not take_weights(&a, w, cell, act, shape[2], w_ih, w_hh, b_ih, b_hh, w_hr):
             return False
         cdef const void *h0 = take(&a, self.h0, 2, batch, w.P)
         cdef const void *c0 = take(&a, self.c0, 2, batch, w.H)
@@ -285,8 +286,11 @@ cdef class Forward:
 
         cdef const rnnfast_kernels *k = table(a.type)
         cdef Run *f = &self.f
-        self.weights = packed(k, &w, False)
+        cdef bint once = (T * B == 1 and self.packing is None and self.resets is None and w.w_hr == NULL
+                          and w.cell != RNNFAST_GRU_RESET_BEFORE)
+        self.weights = packed(k, w, RNNFAST_ONE_STEP if once else RNNFAST_FORWARD)
         f[0] = start(k, &self.weights.w, steps, batch, T * B)
+        f.given = w if once else NULL
         self.y = new(&a, <void **>&f.y, 3, T, B, w.P)
         f.x, f.h0, f.c0 = <const char *>x, <const char *>h0, <const char *>c0
         f.reverse = reverse
@@ -303,15 +307,16 @@ cdef class Forward:
         if w.cell == RNNFAST_LSTM:
             self.c_n = new(&a, <void **>&f.c_n, 2, batch, w.H)
         if need_tape:
-            self.tape = tape_of(self, &w)
+            self.tape = tape_of(self)
         return True
 
 
-cdef Tape tape_of(Forward call, const rnnfast_weights *w):
+cdef Tape tape_of(Forward call):
     cdef Tape tape = Tape.__new__(Tape)
+    cdef const rnnfast_weights *w = &call.given
     tape.x, tape.packing, tape.resets = call.x, call.packing, call.resets
     tape.b_ih, tape.b_hh, tape.w_hr = w.b_ih != NULL, w.b_hh != NULL, w.w_hr != NULL
-    tape.weights = packed(call.f.k, w, True)
+    tape.weights = packed(call.f.k, w, RNNFAST_BACKWARD)
     tape.allocate(&call.f)
     tape.f = call.f
     tape.f.w = &tape.weights.w

@@ -4,6 +4,7 @@
 cdef struct Run:
     const rnnfast_kernels *k
     const rnnfast_packed *w
+    const rnnfast_weights *given # read instead of w where one row takes one step; or NULL
     Py_ssize_t T, B, N, Hp, Pp, ldgates
     const Py_ssize_t *active     # (T,) rows of each step, NULL if dense
     const Py_ssize_t *offset     # (T,) first data row of each step
@@ -120,7 +121,8 @@ cdef inline Py_ssize_t projected_rows(const Run *f, Py_ssize_t rows) noexcept no
 
 cdef Parts forward_parts(const Run *f, Py_ssize_t rows) noexcept nogil:
     cdef Parts p
-    cdef Py_ssize_t size = f.k.size, ahead = projected_rows(f, rows) if projects_ahead(f, rows) else 0
+    cdef Py_ssize_t size = f.k.size
+    cdef Py_ssize_t ahead = 1 if f.given != NULL else projected_rows(f, rows) if projects_ahead(f, rows) else 0
     p.h = 0                                                     # two slots, used in turn
     p.c = p.h + (0 if f.states != NULL else 2 * rows * f.Pp * size)
     p.gates = p.c + (0 if f.cells != NULL else rows * f.Hp * size)
@@ -184,6 +186,9 @@ cdef int forward_block(const Run *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nogi
             step.x, step.y = f.x + row * I, f.y + row * P
         step.reset = f.resets + row if f.resets != NULL else NULL
         step.h, step.c = h, c
+        if f.given != NULL:
+            f.k.one_step(f.given, w, step.x, h, scratch + part.init)
+            step.init, step.summed = scratch + part.init, True
         if tape:
             h_other = f.states + (state_after(f, s) + b0) * Pp
             step.gates = f.gates + row * gates

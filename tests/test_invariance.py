@@ -80,8 +80,10 @@ def take(results: Results, which: Any) -> Results:
     return {n: v[:, which] if n in ("y", "dx") else v[which] for n, v in rows.items()}
 
 
-# Input rows so long that their part is projected ahead of the steps; few units in the last vector.
+# Input rows so long that their part is projected ahead of the steps; few units in the last vector;
+# a single step, which a single row takes with unpacked weights.
 ALONE = [*CASES, *cases(T=2, B=14, I=1600, H=5)]
+ALONE += [case for H in (6, 16, 37, 64) for case in cases(T=1, B=3, I=19, H=H)]
 ALONE += [case for H in (18, 21, 26, 53) for case in cases(T=3, B=13, I=19, H=H)]
 
 
