@@ -32,13 +32,17 @@ INLINE ptrdiff_t apart_in(const rnnfast_packed *w, ptrdiff_t p) {
   return w->narrow && w->H - p * L < L ? w->H - p * L : L;
 }
 
+/* L columns of L rows (NULL: zeros), `left` of them there, from column k on: a vector each. */
+INLINE void load_square(V *a, const REAL *const *row, ptrdiff_t k, ptrdiff_t left) {
+  UNROLL for (int l = 0; l < L; l++) a[l] = row[l] ? load_up_to(row[l] + k, left) : splat(0);
+  transpose(a);
+}
+
 /* Columns k0 .. k0 + L of L rows, K long (NULL: zeros), to vectors `apart` apart; zeros beyond Kp. */
 static void pack_square(REAL *to, ptrdiff_t apart, const REAL *const *row, ptrdiff_t K, ptrdiff_t k0,
                         ptrdiff_t Kp) {
-  const ptrdiff_t left = K - k0 < 0 ? 0 : K - k0;
   V a[L];
-  UNROLL for (int l = 0; l < L; l++) a[l] = row[l] ? load_up_to(row[l] + k0, left) : splat(0);
-  transpose(a);
+  load_square(a, row, k0, K - k0 < 0 ? 0 : K - k0);
   UNROLL for (int l = 0; l < L; l++)
     if (k0 + l < Kp) store(to + (k0 + l) * apart, a[l]);
 }
@@ -189,8 +193,7 @@ static void add_product(REAL *sum, int apart, const REAL *w, ptrdiff_t H, ptrdif
       for (int l = 0; l < L; l++) row[l] = u + l < H ? from + l * K : NULL;
       for (ptrdiff_t k = 0; k < K; k += L) {
         V a[L];
-        UNROLL for (int l = 0; l < L; l++) a[l] = row[l] ? load_up_to(row[l] + k, K - k) : splat(0);
-        transpose(a);
+        load_square(a, row, k, K - k);
         UNROLL for (int l = 0; l < L; l++)
           if (k + l < K) acc = fma_(splat(x[k + l]), a[l], acc);
       }

@@ -108,8 +108,9 @@ static NOINLINE void wgrad_across(const outputs_t *o, ptrdiff_t rows, int n) {
   V a[L];
   for (int m = 0; m < L + MR_2; m++) row[m] = t + m % L * ld;
   for (ptrdiff_t r = 0; !o->first && r < rows; r += L) {
-    UNROLL for (int l = 0; l < L; l++) a[l] = r + l < rows ? load_n(o->row[r + l] + o->j, n) : splat(0);
-    transpose(a);
+    const REAL *c[L];
+    for (int l = 0; l < L; l++) c[l] = r + l < rows ? o->row[r + l] : NULL;
+    load_square(a, c, o->j, n);
     UNROLL for (int m = 0; m < L; m++) store(row[m] + r, a[m]);
   }
   const outputs_t of = {.a = o->b, .b = o->a, .lda = o->ldb, .ldb = o->lda, .kb = o->kb, .valid = ld,
