@@ -61,8 +61,6 @@
 #define gate_n N(gate_n)
 #define KB N(KB)
 #define layout N(layout)
-#define zip_low N(zip_low)
-#define zip_high N(zip_high)
 #define transpose N(transpose)
 #define load_square N(load_square)
 #define pack_square N(pack_square)

@@ -32,9 +32,12 @@ INLINE ptrdiff_t apart_in(const rnnfast_packed *w, ptrdiff_t p) {
   return w->narrow && w->H - p * L < L ? w->H - p * L : L;
 }
 
-/* L columns of L rows (NULL: zeros), `left` of them there, from column k on: a vector each. */
+/* L columns of L rows (from the first NULL on zeros), `left` of them there, from column k on: a vector each. */
 INLINE void load_square(V *a, const REAL *const *row, ptrdiff_t k, ptrdiff_t left) {
-  UNROLL for (int l = 0; l < L; l++) a[l] = row[l] ? load_up_to(row[l] + k, left) : splat(0);
+  if (row[L - 1] && left >= L)
+    UNROLL for (int l = 0; l < L; l++) a[l] = load(row[l] + k);
+  else
+    UNROLL for (int l = 0; l < L; l++) a[l] = row[l] ? load_up_to(row[l] + k, left) : splat(0);
   transpose(a);
 }
 

@@ -43,6 +43,29 @@ cdef void *take(Arrays *a, object given, int ndim, Py_ssize_t n0, Py_ssize_t n1=
     return cnp.PyArray_DATA(array) if a.plain else NULL
 
 
+def same(a, dict b not None):
+    """Whether `a` is a dict of the very objects that `b` has by the same names, and of some."""
+    if type(a) is not dict or not b or len(<dict>a) != len(b):
+        return False
+    for name, value in b.items():
+        if (<dict>a).get(name) is not value:
+            return False
+    return True
+
+
+def by_name(list names not None, list gradients not None):
+    """Weights' gradients, those of each cell a tuple at 3 of its results, as a dict; names as they are."""
+    cdef dict found = {}
+    cdef tuple weights
+    cdef Py_ssize_t cell, i
+    for cell in range(len(names)):
+        weights = (<tuple>gradients[cell])[3]
+        for i, name in enumerate(<tuple>names[cell]):
+            if name:
+                found[name] = weights[i]
+    return found
+
+
 cdef inline const cnp.npy_intp *shape_of(object array) noexcept:
     return cnp.PyArray_DIMS(<cnp.ndarray>array)
 

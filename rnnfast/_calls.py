@@ -46,12 +46,12 @@ def packing_of(lengths: Index, T: int, reverse: bool) -> Packing:
 def forward(calls: list[tuple[Any, ...]], threads: int | None) -> list[Outputs]:
     """Run one call, or both directions of a layer side by side: (y, h_n, c_n, tape) of each.
 
-    A call is (cell, act, x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, lengths, resets, reverse,
+    A call is (cell, act, x, (h0, c0), (w_ih, w_hh, b_ih, b_hh, w_hr), lengths, resets, reverse,
     need_tape); both directions have the same x, lengths and resets. c_n is None but for an LSTM.
     """
     threads = resolve(threads)
     results: list[Outputs] | None = None
-    if calls[0][10] is None and calls[0][11] is None:
+    if calls[0][5] is None and calls[0][6] is None:
         results = _kernels.run_forward(calls, threads)
     if results is None:
         results = _kernels.run_forward([_checked_forward(*call) for call in calls], threads)
@@ -61,9 +61,9 @@ def forward(calls: list[tuple[Any, ...]], threads: int | None) -> list[Outputs]:
 
 def backward(calls: list[tuple[Any, ...]], threads: int | None) -> list[tuple[Any, ...]]:
     """Run one call, or both directions of a layer side by side: of each, the gradients of x, h0,
-    c0, w_ih, w_hh, b_ih, b_hh, w_hr; None for what was not given.
+    c0 and (w_ih, w_hh, b_ih, b_hh, w_hr); None for what was not given.
 
-    A call is (cell, tape, dy, dh_n, dc_n). `cell` is the kind that the caller expects; both GRUs
+    A call is (cell, tape, dy, (dh_n, dc_n)). `cell` is the kind that the caller expects; both GRUs
     are one kind.
     """
     threads = resolve(threads)
@@ -78,20 +78,15 @@ def _checked_forward(
     cell: int,
     act: int,
     x: Any,
-    h0: Any,
-    c0: Any,
-    w_ih: Any,
-    w_hh: Any,
-    b_ih: Any,
-    b_hh: Any,
-    w_hr: Any,
+    state: tuple[Any, Any],
+    weights: tuple[Any, ...],
     lengths: Any,
     resets: Any,
     reverse: bool,
     need_tape: bool,
 ) -> tuple[Any, ...]:
     """Return the call as the kernels need it, or raise."""
-    x, h0, c0, weights = _checked(cell, x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr)
+    x, state, weights = _checked(cell, x, state, weights)
     T, B, _ = x.shape
     if resets is not None:
         resets = _check.mask("resets", resets, "(T, B)", (T, B)).view(np.uint8).reshape(-1)
@@ -101,26 +96,28 @@ def _checked_forward(
         if B and _kernels.extremes(lengths)[0] < T:
             packing = packing_of(lengths, T, reverse)
             resets, reverse = None if resets is None else resets[packing.rows], False
-    return cell, act, x, h0, c0, *weights, packing, resets, bool(reverse), bool(need_tape)
+    return cell, act, x, state, weights, packing, resets, bool(reverse), bool(need_tape)
 
 
-def _checked_backward(cell: int, tape: Any, dy: Any, dh_n: Any, dc_n: Any) -> tuple[Any, ...]:
+def _checked_backward(cell: int, tape: Any, dy: Any, dstate: tuple[Any, Any]) -> tuple[Any, ...]:
     """Return the call as the kernels need it, or raise."""
     _check_tape(cell, tape)
     T, B, _, H, P = tape.shape
     dy = _check.optional("dy", dy, tape.dtype, "(T, B, P)" if P != H else "(T, B, H)", (T, B, P))
+    dh_n, dc_n = dstate
     dh_n = _check.optional("dh_n", dh_n, tape.dtype, "(B, P)" if P != H else "(B, H)", (B, P))
     dc_n = _check.optional("dc_n", dc_n, tape.dtype, "(B, H)", (B, H))
-    return cell, tape, dy, dh_n, dc_n
+    return cell, tape, dy, (dh_n, dc_n)
 
 
 def _checked(
-    cell: int, x: Any, h0: Any, c0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, w_hr: Any
-) -> tuple[Array, Any, Any, tuple[Any, ...]]:
+    cell: int, x: Any, state: tuple[Any, Any], weights: tuple[Any, ...]
+) -> tuple[Array, tuple[Any, Any], tuple[Any, ...]]:
     """Return the arguments as the kernels need them, or raise."""
     x = _check.floating("x", x, "(T, B, I)", 3)
     _, B, I = x.shape
     gates, dtype = _CELLS[cell][1], x.dtype
+    (h0, c0), (w_ih, w_hh, b_ih, b_hh, w_hr) = state, weights
     H, P = _check.sizes(gates, w_ih, w_hh, w_hr)
     if I == 0:
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I) with I >= 1")
@@ -134,7 +131,7 @@ def _checked(
         _check.optional("b_hh", b_hh, dtype, "(G*H,)", (gates * H,)),
         _check.optional("w_hr", w_hr, dtype, "(P, H)", (P, H)),
     )
-    return x, h0, c0, weights
+    return x, (h0, c0), weights
 
 
 def _check_tape(cell: int, tape: Any) -> None:

@@ -263,7 +263,7 @@ cdef class Forward:
 
     cdef bint prepare(self, tuple call) except -1:
         """False if an array is not as the kernels need it."""
-        (cell, act, self.x, self.h0, self.c0, w_ih, w_hh, b_ih, b_hh, w_hr,
+        (cell, act, self.x, (self.h0, self.c0), (w_ih, w_hh, b_ih, b_hh, w_hr),
          self.packing, self.resets, reverse, need_tape) = call
         cdef Arrays a = arrays_of(ANY)
         cdef const void *x = take(&a, self.x, 3, ANY)
@@ -327,7 +327,7 @@ def run_forward(list calls not None, int threads):
     """Run one call, or both directions of a layer side by side: (y, h_n, c_n, tape) of each, or None
     if an array is not as the kernels need it.
 
-    A call is (cell, act, x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, packing, resets, reverse, need_tape).
+    A call is (cell, act, x, (h0, c0), (w_ih, w_hh, b_ih, b_hh, w_hr), packing, resets, reverse, need_tape).
     x is (T, B, I), or (1, N, I) if it has the data rows of `packing` in their order. `resets` are uint8, a
     flag per data row.
     """
@@ -358,7 +358,7 @@ cdef class Backward:
 
     cdef bint prepare(self, tuple call) except -1:
         """False if the tape is not a fresh one of this cell or an array not as the kernels need it."""
-        cell, tape, self.dy, self.dh_n, self.dc_n = call
+        cell, tape, self.dy, (self.dh_n, self.dc_n) = call
         if type(tape) is not Tape:
             return False
         self.tape = tape
@@ -387,16 +387,16 @@ cdef class Backward:
         b_ih = new(a, &to.b_ih, 1, rows) if self.tape.b_ih else None
         b_hh = new(a, &to.b_hh, 1, rows) if self.tape.b_hh else None
         w_hr = new(a, &to.w_hr, 2, P, H) if self.tape.w_hr else None
-        self.results = x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr
+        self.results = x, h0, c0, (w_ih, w_hh, b_ih, b_hh, w_hr)
         return 0
 
 
 def run_backward(list calls not None, int threads):
     """Run one call, or both directions of a layer, their loops over time side by side. Of each, the
-    gradients of x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr (None for what was not given); or None if a
-    tape is not a fresh one of the cell or an array is not as the kernels need it.
+    gradients of x, h0, c0 and the weights (None for what was not given); or None if a tape is not a fresh
+    one of the cell or an array is not as the kernels need it.
 
-    A call is (cell, tape, dy, dh_n, dc_n), shapes as in `run_forward`. It uses the tape up.
+    A call is (cell, tape, dy, (dh_n, dc_n)), shapes as in `run_forward`. It uses the tape up.
     """
     cdef Run *runs[2]
     cdef Backward b

@@ -84,7 +84,7 @@ class Parameters:
             [(d, layer * self._directions + d) for d in range(self._directions)]
             for layer in range(self.num_layers)
         ]
-        self._checked: list[Array] = []  # `params`, when they were found right
+        self._checked: dict[str, Array] = {}  # `params`, when they were found right
         self._weights: list[tuple[Any, ...]] = []  # each cell's, then
         self._name_parameters()
         self.params = self._initial_values()

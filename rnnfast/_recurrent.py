@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import is_
-from typing import Any, Generic, NamedTuple, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from . import _calls, _check
+from . import _calls, _check, _kernels
 from ._parameters import Array, Parameters, check_array, check_kind
 from .stream import Stream
 
@@ -126,23 +125,25 @@ class Recurrent(Parameters, Generic[State]):
         cell, act = self._kind()
         outputs: list[_calls.Outputs] = []  # of each cell
         masks: list[Array | None] = []
-        for layer in range(self.num_layers):
-            masks.append(self._dropout_mask(x.shape) if training and layer else None)
-            if masks[-1] is not None:
-                x = x * masks[-1]
-            calls = []
-            for direction, k in self._stack[layer]:
-                options = lengths, resets, (direction == 1) != self._reverse, training
-                calls.append((cell, act, x, *states[k], *weights[k], *options))
+        for layer, cells in enumerate(self._stack):
+            mask = self._dropout_mask(x.shape) if training and layer else None
+            if mask is not None:
+                x = x * mask
+            masks.append(mask)
+            calls: list[Any] = []
+            for direction, k in cells:
+                reverse = (direction == 1) != self._reverse
+                call = cell, act, x, states[k], weights[k], lengths, resets, reverse, training
+                calls.append(call)
             outputs += _calls.forward(calls, threads)
             x = outputs[-1][0]
             if len(calls) == 2:
                 x = np.concatenate([outputs[-2][0], x], axis=2)
         y = self._as_given(x, batch)
-        tape = None
+        tape: Any = None
         if training:
             tape = Tape(self, batch, y.shape, [one[3] for one in outputs], masks)
-        return y, self._join(outputs, batch), cast(Tape, tape)
+        return y, self._join(outputs, batch), tape
 
     def backward(
         self,
@@ -190,18 +191,16 @@ class Recurrent(Parameters, Generic[State]):
         cell, _ = self._kind()
         gradients: list[Any] = []  # of each cell
         for layer in reversed(range(self.num_layers)):
-            calls = [
-                (cell, tape.cells[k], self._side(dout, direction), *dstates[k])
-                for direction, k in self._stack[layer]
-            ]
-            gradients[:0] = _calls.backward(calls, threads)
+            calls: list[Any] = []
+            for direction, k in self._stack[layer]:
+                calls.append((cell, tape.cells[k], self._side(dout, direction), dstates[k]))
+            gradients = _calls.backward(calls, threads) + gradients
             dout = gradients[0][0]
             if len(calls) == 2:
                 dout += gradients[1][0]
             if tape.masks[layer] is not None:
                 dout *= tape.masks[layer]
-        present = [one for cell in gradients for one in cell[3:] if one is not None]
-        params: Any = dict(zip(self._shapes, present, strict=True))
+        params: Any = _kernels.by_name(self._names, gradients)
         tape.cells, tape.masks = [], []
         if accumulate is not None:
             for name, gradient in params.items():
@@ -246,25 +245,19 @@ class Recurrent(Parameters, Generic[State]):
             return a[:, 0]
         return a.swapaxes(0, 1) if self.batch_first else a
 
-    def _join(self, cells: Sequence[Sequence[Any]], batch: tuple[int, ...]) -> State:
+    def _join(self, cells: Sequence[Sequence[Any]], batch: tuple[int, ...]) -> Any:
         """Turn each cell's h and c, (B, .), at 1 and 2 of its results, into what the user sees."""
-        parts: list[Array] = []
-        for i in range(1, 1 + len(self._sizes)):
-            one = len(cells) == 1
-            parts.append(cells[0][i][None] if one else np.array([cell[i] for cell in cells]))
-        if not batch:
-            parts = [part[:, 0] for part in parts]
-        return cast(State, parts[0] if len(parts) == 1 else tuple(parts))
+        h = _stack(cells, 1, batch)
+        return h if len(self._sizes) == 1 else (h, _stack(cells, 2, batch))
 
     # ----------------------------------------------------------------------------------- checks
 
     def _check_params(self) -> list[tuple[Any, ...]]:
         """Return each cell's weights, checked unless they are the very arrays of last time."""
-        params, known = self.params, self._checked
-        same = known and type(params) is dict and len(params) == len(known)
-        if not same or not all(map(is_, map(params.get, self._shapes), known)):
+        params = self.params
+        if not _kernels.same(params, self._checked):
             self._check_named("params", params)
-            self._checked = [params[name] for name in self._shapes]
+            self._checked = {name: params[name] for name in self._shapes}
             self._weights = [tuple(map(params.get, names)) for names in self._names]
         return self._weights
 
@@ -319,3 +312,12 @@ class Recurrent(Parameters, Generic[State]):
             check_array("dy", dy, self.dtype, tape.y_shape, "y.shape")
             dy = self._time_major(dy, tape.batch)
         return dy, self._check_state("dstate", dstate, tape.batch)
+
+
+def _stack(cells: Sequence[Sequence[Any]], part: int, batch: tuple[int, ...]) -> Array:
+    """Return one part of the results of all cells, (B, .) each, as (L*D, B, .) or (L*D, .)."""
+    if len(cells) == 1:
+        states: Array = cells[0][part][None]
+    else:
+        states = np.array([cell[part] for cell in cells])
+    return states if batch else states[:, 0]

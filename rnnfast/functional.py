@@ -94,7 +94,7 @@ def rnn_forward(
     if act is None:
         _check.choice("nonlinearity", nonlinearity, _kernels.ACTIVATIONS)
     call = (
-        _kernels.RNN, act, x, h0, None, w_ih, w_hh, b_ih, b_hh, None,
+        _kernels.RNN, act, x, (h0, None), (w_ih, w_hh, b_ih, b_hh, None),
         lengths, resets, reverse, need_tape,
     )  # fmt: skip
     y, h_n, _, tape = _calls.forward([call], threads)[0]
@@ -156,7 +156,7 @@ def gru_forward(
     """
     cell = _kernels.GRU if reset_after else _kernels.GRU_RESET_BEFORE
     call = (
-        cell, 0, x, h0, None, w_ih, w_hh, b_ih, b_hh, None,
+        cell, 0, x, (h0, None), (w_ih, w_hh, b_ih, b_hh, None),
         lengths, resets, reverse, need_tape,
     )  # fmt: skip
     y, h_n, _, tape = _calls.forward([call], threads)[0]
@@ -219,7 +219,7 @@ def lstm_forward(
        large vocabulary speech recognition", arXiv:1402.1128, 2014.
     """
     call = (
-        _kernels.LSTM, 0, x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr,
+        _kernels.LSTM, 0, x, (h0, c0), (w_ih, w_hh, b_ih, b_hh, w_hr),
         lengths, resets, reverse, need_tape,
     )  # fmt: skip
     y, h_n, c_n, tape = _calls.forward([call], threads)[0]
@@ -264,9 +264,9 @@ def rnn_backward(
     .. [1] P. Werbos, "Backpropagation through time: what it does and how to do it",
        Proceedings of the IEEE 78(10), 1990.
     """
-    call = _kernels.RNN, tape, dy, dh_n, None
-    dx, dh0, _, w_ih, w_hh, b_ih, b_hh, _ = _calls.backward([call], threads)[0]
-    return RNNGrads._make((dx, dh0, w_ih, w_hh, b_ih, b_hh))
+    call = _kernels.RNN, tape, dy, (dh_n, None)
+    dx, dh0, _, weights = _calls.backward([call], threads)[0]
+    return RNNGrads(dx, dh0, *weights[:4])
 
 
 def gru_backward(
@@ -280,9 +280,9 @@ def gru_backward(
 
     Parameters, results and errors are those of `rnn_backward`, with a tape of `gru_forward`.
     """
-    call = _kernels.GRU, tape, dy, dh_n, None
-    dx, dh0, _, w_ih, w_hh, b_ih, b_hh, _ = _calls.backward([call], threads)[0]
-    return GRUGrads._make((dx, dh0, w_ih, w_hh, b_ih, b_hh))
+    call = _kernels.GRU, tape, dy, (dh_n, None)
+    dx, dh0, _, weights = _calls.backward([call], threads)[0]
+    return GRUGrads(dx, dh0, *weights[:4])
 
 
 def lstm_backward(
@@ -298,4 +298,6 @@ def lstm_backward(
     Parameters, results and errors are those of `rnn_backward`, with a tape of `lstm_forward`;
     `dc_n`, shape (B, H), is the gradient of `c_n`. Shapes have P for H where there is a projection.
     """
-    return LSTMGrads._make(_calls.backward([(_kernels.LSTM, tape, dy, dh_n, dc_n)], threads)[0])
+    call = _kernels.LSTM, tape, dy, (dh_n, dc_n)
+    dx, dh0, dc0, weights = _calls.backward([call], threads)[0]
+    return LSTMGrads(dx, dh0, dc0, *weights)

@@ -215,6 +215,18 @@ def test_replaced_parameters_are_checked(value: Any, error: Any, message: str) -
         layer(X)
 
 
+def test_parameters_that_change_are_checked_again() -> None:
+    layer = GRU(3, 4, rng=0)
+    y = layer(X)[0]
+    layer.params = dict(reversed(layer.params.items()))
+    np.testing.assert_array_equal(layer(X)[0], y)
+    layer.params["weight_ih_l0"] = layer.params["weight_ih_l0"] * 2
+    assert not np.array_equal(layer(X)[0], y)
+    layer.params["bias"] = layer.params.pop("bias_hh_l0")
+    with pytest.raises(ValueError, match=r"missing keys \['bias_hh_l0'\] and unexpected keys"):
+        layer(X)
+
+
 UPSTREAM = [
     (
         {"dy": ones(5, 2, 4)},

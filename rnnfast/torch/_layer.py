@@ -74,8 +74,8 @@ def forward(
     calls = []
     for d, (direction, own) in enumerate(zip(directions, weights, strict=True)):
         mode, reverse, packing, resets = direction
-        states = (None if state is None else state[d] for state in (h, c))
-        call = *KINDS[mode], rows_of(given), *states, *map(array, unpacked(own))
+        state = of_direction(d, h, c)
+        call = *KINDS[mode], rows_of(given), state, tuple(map(array, unpacked(own)))
         calls.append((*call, packing, resets, reverse and packing is None, need_tape))
     results = _kernels.run_forward(calls, threads())
     if results is None:
@@ -96,16 +96,21 @@ def backward(
         kind, _ = KINDS[direction.mode]
         P = tape.shape[-1]
         own = dy if dy is None or len(directions) == 1 else dy[..., d * P : (d + 1) * P]
-        states = (None if state is None else state[d] for state in (dh_n, dc_n))
-        calls.append((kind, tape, None if own is None else rows_of(own), *states))
+        state = of_direction(d, dh_n, dc_n)
+        calls.append((kind, tape, None if own is None else rows_of(own), state))
     results = _kernels.run_backward(calls, threads())
     assert results is not None, "tapes that were used"
-    dxs, dhs, dcs, *dweights = zip(*results, strict=True)
+    dxs, dhs, dcs, dweights = zip(*results, strict=True)
     dx = dxs[0].reshape(x_shape)
     for other in dxs[1:]:
         dx += other.reshape(x_shape)
-    present = [dw for own in zip(*dweights, strict=True) for dw in own if dw is not None]
+    present = [dw for own in dweights for dw in own if dw is not None]
     return [dx, _both(dhs), _both(dcs), *present]
+
+
+def of_direction(d: int, h: Any, c: Any) -> tuple[Any, Any]:
+    """Return one direction's states, None for None."""
+    return None if h is None else h[d], None if c is None else c[d]
 
 
 def rows_of(given: Any) -> Any:

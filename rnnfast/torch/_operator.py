@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .. import _calls
-from ._layer import KINDS, Maybe, Weights, array, joined, split, threads, unpacked
+from ._layer import KINDS, Maybe, Weights, array, joined, of_direction, split, threads, unpacked
 
 
 def operator(
@@ -58,12 +58,11 @@ def _kernel_backward(
     dy, dh_n, dc_n = map(array, (*upstream, None)[:3])
     dys = np.split(dy, directions, -1)
     calls = [
-        (KINDS[mode][0], tape, dys[d], dh_n[d], None if dc_n is None else dc_n[d])
-        for d, tape in enumerate(tapes)
+        (KINDS[mode][0], tape, dys[d], of_direction(d, dh_n, dc_n)) for d, tape in enumerate(tapes)
     ]
-    dxs, dhs, dcs, *dweights = zip(*_calls.backward(calls, threads()), strict=True)
+    dxs, dhs, dcs, dweights = zip(*_calls.backward(calls, threads()), strict=True)
     dstates = [np.stack(parts) for parts in (dhs, dcs) if parts[0] is not None]
-    present = [dw for own in zip(*dweights, strict=True) for dw in own if dw is not None]
+    present = [dw for own in dweights for dw in own if dw is not None]
     return [torch.from_numpy(d) for d in (sum(dxs[1:], dxs[0]), *dstates, *present)]
 
 
@@ -81,8 +80,8 @@ def _run(
     variable = array(lengths), array(resets)
     calls = []
     for d, own in enumerate(split(weights, directions)):
-        starts = None if h0 is None else h0[d], None if c0 is None else c0[d]
-        call = *KINDS[mode], given, *starts, *map(array, unpacked(own)), *variable
+        state = of_direction(d, h0, c0)
+        call = *KINDS[mode], given, state, tuple(map(array, unpacked(own))), *variable
         calls.append((*call, d == 1, need_tape))
     return zip(*_calls.forward(calls, threads()), strict=True)
 
