@@ -63,6 +63,8 @@
 #define layout N(layout)
 #define transpose N(transpose)
 #define load_square N(load_square)
+#define deal_t N(deal_t)
+#define mine N(mine)
 #define pack_square N(pack_square)
 #define pack_t N(pack_t)
 #define pack_rows N(pack_rows)

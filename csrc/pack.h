@@ -50,11 +50,17 @@ static void pack_square(REAL *to, ptrdiff_t apart, const REAL *const *row, ptrdi
     if (k0 + l < Kp) store(to + (k0 + l) * apart, a[l]);
 }
 
+/* The panels of one of several parts that pack the same weights side by side. */
+typedef struct { int part, parts; ptrdiff_t panel; } deal_t;
+
+/* Whether the next panel is among them. */
+INLINE int mine(deal_t *deal) { return deal->panel++ % deal->parts == deal->part; }
+
 /* Vectors along the rows of w (n x K), k the columns: a transpose, with zeros up to Kp columns. */
-static REAL *pack_t(REAL *to, const REAL *w, ptrdiff_t n, ptrdiff_t K, ptrdiff_t Kp) {
+static REAL *pack_t(REAL *to, deal_t *deal, const REAL *w, ptrdiff_t n, ptrdiff_t K, ptrdiff_t Kp) {
   for (ptrdiff_t j = 0; j < n; j += 4 * L) {
-    const ptrdiff_t nv = n - j < 4 * L ? panels_of(n - j) : 4;
-    for (ptrdiff_t v = 0; v < nv; v++) {
+    const ptrdiff_t nv = n - j < 4 * L ? panels_of(n - j) : 4, own = mine(deal) ? nv : 0;
+    for (ptrdiff_t v = 0; v < own; v++) {
       const REAL *row[L];
       for (int l = 0; l < L; l++) row[l] = j + v * L + l < n ? w + (j + v * L + l) * K : NULL;
       for (ptrdiff_t k = 0; k < Kp; k += L) pack_square(to + v * L, nv * L, row, K, k, Kp);
@@ -65,12 +71,13 @@ static REAL *pack_t(REAL *to, const REAL *w, ptrdiff_t n, ptrdiff_t K, ptrdiff_t
 }
 
 /* The same in panels of L units and their gates, of w (gates x H x K). */
-static REAL *pack_gates(REAL *to, const rnnfast_packed *p, const REAL *w, ptrdiff_t K, int slots,
-                        const int *gates) {
+static REAL *pack_gates(REAL *to, deal_t *deal, const rnnfast_packed *p, const REAL *w, ptrdiff_t K,
+                        int slots, const int *gates) {
   for (ptrdiff_t u0 = 0; u0 < p->H; u0 += L) {
     const ptrdiff_t apart = apart_in(p, u0 / L), nv = apart < L ? p->narrow : slots;
+    const ptrdiff_t own = mine(deal) ? nv : 0;
     ptrdiff_t slot = 0, u = 0; /* of a lane */
-    for (ptrdiff_t v = 0; v < nv; v++) {
+    for (ptrdiff_t v = 0; v < own; v++) {
       const REAL *row[L];
       for (int l = 0; l < L; l++) {
         row[l] = slot < slots && u0 + u < p->H ? w + (gates[slot] * p->H + u0 + u) * K : NULL;
@@ -85,10 +92,14 @@ static REAL *pack_gates(REAL *to, const rnnfast_packed *p, const REAL *w, ptrdif
 
 /* Vectors along the first n columns of w, ld of them; k runs over its rows in the order of a dz row:
  * k = (panel, slot, lane), up to so many units. */
-static REAL *pack_rows(REAL *to, const REAL *w, ptrdiff_t ld, ptrdiff_t H, ptrdiff_t n, ptrdiff_t units,
-                       int slots, const int *gates) {
+static REAL *pack_rows(REAL *to, deal_t *deal, const REAL *w, ptrdiff_t ld, ptrdiff_t H, ptrdiff_t n,
+                       ptrdiff_t units, int slots, const int *gates) {
   for (ptrdiff_t j = 0; j < n; j += 4 * L) {
     const ptrdiff_t left = n - j, nv = left < 4 * L ? panels_of(left) : 4;
+    if (!mine(deal)) {
+      to += units * slots * nv * L;
+      continue;
+    }
     for (ptrdiff_t i = 0; i < panels_of(units) * slots; i++) {
       const ptrdiff_t unit = i / slots * L, gate = gates[i % slots];
       const REAL *from = w + (gate * H + unit) * ld + j;
@@ -105,11 +116,15 @@ static REAL *pack_rows(REAL *to, const REAL *w, ptrdiff_t ld, ptrdiff_t H, ptrdi
 }
 
 /* All n columns for a product with dz: the `few` last ones each by itself, k as above up to a whole vector. */
-static REAL *pack_columns(REAL *to, const REAL *w, ptrdiff_t H, ptrdiff_t n, ptrdiff_t units, int slots,
-                          const int *gates) {
+static REAL *pack_columns(REAL *to, deal_t *deal, const REAL *w, ptrdiff_t H, ptrdiff_t n, ptrdiff_t units,
+                          int slots, const int *gates) {
   const ptrdiff_t K = units * slots, most = n - few_of(n, K);
-  to = pack_rows(to, w, n, H, most, units, slots, gates);
+  to = pack_rows(to, deal, w, n, H, most, units, slots, gates);
   for (ptrdiff_t j = most; j < n; j++) {
+    if (!mine(deal)) {
+      to += panels_of(K) * L;
+      continue;
+    }
     for (ptrdiff_t unit = 0; unit < units; unit += L)
       for (int s = 0; s < slots; s++)
         for (ptrdiff_t u = unit; u < unit + L && u < units; u++)
@@ -131,7 +146,7 @@ static void pack_bias_row(REAL *to, const rnnfast_packed *p, int slots, int slot
   }
 }
 
-static REAL *pack_bias(REAL *to, const rnnfast_weights *w, const rnnfast_packed *p) {
+static void pack_bias(REAL *to, const rnnfast_weights *w, const rnnfast_packed *p) {
   const layout_t *lay = &layout[w->cell];
   const REAL *bi = w->b_ih, *bh = w->b_hh;
   const ptrdiff_t H = w->H;
@@ -141,7 +156,6 @@ static REAL *pack_bias(REAL *to, const rnnfast_weights *w, const rnnfast_packed 
   }
   if (lay->slots > lay->x_slots) /* GRU: u_n's bias stays inside r * (...) */
     pack_bias_row(to, p, lay->slots, 3, w->cell == RNNFAST_GRU && bh ? bh + 2 * H : 0, 0);
-  return to + panels_of(H) * lay->slots * L;
 }
 
 static size_t packed_size(const rnnfast_weights *w, int use) {
@@ -155,33 +169,35 @@ static size_t packed_size(const rnnfast_weights *w, int use) {
          + projected * Pp * w->H;
 }
 
-static void pack(const rnnfast_weights *w, int use, void *block, rnnfast_packed *out) {
+static void pack(const rnnfast_weights *w, int use, void *block, rnnfast_packed *out, int part, int parts) {
+  deal_t deal = {.part = part, .parts = parts};
   const layout_t *lay = &layout[w->cell];
   const ptrdiff_t H = w->H, I = w->I, P = w->P, Hp = panels_of(H) * L;
   const REAL *u_n = (const REAL *)w->w_hh + 2 * H * P;
   const int before = w->cell == RNNFAST_GRU_RESET_BEFORE;
   REAL *to = block;
-  *out = (rnnfast_packed){.cell = w->cell, .act = w->act, .I = I, .H = H, .P = P};
-  if (use != RNNFAST_ONE_STEP) out->narrow = narrow_of(w->cell, H);
+  rnnfast_packed p = {.cell = w->cell, .act = w->act, .I = I, .H = H, .P = P};
+  if (use != RNNFAST_ONE_STEP) p.narrow = narrow_of(w->cell, H);
   if (use == RNNFAST_BACKWARD) {
-    const ptrdiff_t units = out->narrow ? H : Hp;
-    out->x = to, to = pack_columns(to, w->w_ih, H, I, units, lay->x_slots, lay->x_gate);
-    out->h = to, to = pack_columns(to, w->w_hh, H, P, units, lay->h_slots, lay->h_gate);
-    if (before) out->h2 = to, to = pack_columns(to, w->w_hh, H, H, Hp, 1, gate_n);
-    if (w->w_hr) out->r = to, pack_rows(to, w->w_hr, H, P, H, P, 1, layout[RNNFAST_RNN].x_gate);
+    const ptrdiff_t units = p.narrow ? H : Hp;
+    p.x = to, to = pack_columns(to, &deal, w->w_ih, H, I, units, lay->x_slots, lay->x_gate);
+    p.h = to, to = pack_columns(to, &deal, w->w_hh, H, P, units, lay->h_slots, lay->h_gate);
+    if (before) p.h2 = to, to = pack_columns(to, &deal, w->w_hh, H, H, Hp, 1, gate_n);
+    if (w->w_hr) p.r = to, pack_rows(to, &deal, w->w_hr, H, P, H, P, 1, layout[RNNFAST_RNN].x_gate);
   } else {
-    out->bias = to, to = pack_bias(to, w, out);
-    if (use == RNNFAST_ONE_STEP) return;
-    if (w->cell == RNNFAST_RNN) {
-      out->x = to, to = pack_t(to, w->w_ih, H, I, I);
-      out->h = to, to = pack_t(to, w->w_hh, H, P, P);
-    } else {
-      out->x = to, to = pack_gates(to, out, w->w_ih, I, lay->x_slots, lay->x_gate);
-      out->h = to, to = pack_gates(to, out, w->w_hh, P, lay->h_slots, lay->h_gate);
+    p.bias = to, to += Hp * lay->slots;
+    if (mine(&deal)) pack_bias((REAL *)block, w, &p);
+    if (use != RNNFAST_ONE_STEP && w->cell == RNNFAST_RNN) {
+      p.x = to, to = pack_t(to, &deal, w->w_ih, H, I, I);
+      p.h = to, to = pack_t(to, &deal, w->w_hh, H, P, P);
+    } else if (use != RNNFAST_ONE_STEP) {
+      p.x = to, to = pack_gates(to, &deal, &p, w->w_ih, I, lay->x_slots, lay->x_gate);
+      p.h = to, to = pack_gates(to, &deal, &p, w->w_hh, P, lay->h_slots, lay->h_gate);
     }
-    if (before) out->h2 = to, to = pack_t(to, u_n, H, H, Hp);
-    if (w->w_hr) out->r = to, pack_t(to, w->w_hr, P, H, H);
+    if (before) p.h2 = to, to = pack_t(to, &deal, u_n, H, H, Hp);
+    if (w->w_hr) p.r = to, pack_t(to, &deal, w->w_hr, P, H, H);
   }
+  if (part == 0) *out = p;
 }
 
 /* sum += w x for one row, w (gates x H x K) as the caller has it: squares are turned as for packing, sums go on

@@ -116,7 +116,8 @@ typedef struct {
   const char *isa;
   int size, lanes, rows;             /* bytes of a real, lanes of a vector, rows of a full tile */
   size_t (*packed_size)(const rnnfast_weights *w, int use);      /* in reals */
-  void (*pack)(const rnnfast_weights *w, int use, void *block, rnnfast_packed *out);
+  /* one of several parts, which may run side by side; the first describes the whole in `out` */
+  void (*pack)(const rnnfast_weights *w, int use, void *block, rnnfast_packed *out, int part, int parts);
   void (*step[RNNFAST_CELLS])(const rnnfast_packed *w, const rnnfast_step *s);
   void (*dstep[RNNFAST_CELLS])(const rnnfast_packed *w, const rnnfast_dstep *s);
   /* `init` of one step of one row, `summed`, from weights packed for that; neither w_hr nor the GRU with the

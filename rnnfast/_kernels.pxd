@@ -75,7 +75,7 @@ cdef extern from "rnnfast.h" nogil:
         const char *isa
         int size, lanes, rows
         size_t (*packed_size)(const rnnfast_weights *, int) noexcept nogil
-        void (*pack)(const rnnfast_weights *, int, void *, rnnfast_packed *) noexcept nogil
+        void (*pack)(const rnnfast_weights *, int, void *, rnnfast_packed *, int, int) noexcept nogil
         void (*step[4])(const rnnfast_packed *, const rnnfast_step *) noexcept nogil
         void (*dstep[4])(const rnnfast_packed *, const rnnfast_dstep *) noexcept nogil
         void (*one_step)(const rnnfast_weights *, const rnnfast_packed *, const void *, const void *,

@@ -143,22 +143,28 @@ cdef class Packed:
     def __dealloc__(self):
         rnnfast_free(self.block)
 
-    cdef make(self, const rnnfast_kernels *k, const rnnfast_weights *w, int use):
+    cdef make(self, const rnnfast_kernels *k, const rnnfast_weights *w, int use, int threads):
+        """All threads pack, for each needs all of it and would wait for another's cache: with two 5 (LSTM) to
+        22 per cent (RNN) less time for 4 steps of 64 rows at H = 512, 1 for 64 of 32 at 128 (Zen 4)."""
         self.k = k
         cdef size_t size = k.packed_size(w, use)
+        cdef int part
         self.block = rnnfast_alloc(size * k.size)
         if self.block == NULL:
             raise MemoryError()
         if size < GIL_REALS:
-            k.pack(w, use, self.block, &self.w)
-        else:
+            k.pack(w, use, self.block, &self.w, 0, 1)
+        elif threads == 1:
             with nogil:
-                k.pack(w, use, self.block, &self.w)
+                k.pack(w, use, self.block, &self.w, 0, 1)
+        else:
+            for part in prange(threads, num_threads=threads, schedule="static", chunksize=1, nogil=True):
+                k.pack(w, use, self.block, &self.w, part, threads)
 
 
-cdef Packed packed(const rnnfast_kernels *k, const rnnfast_weights *w, int use):
+cdef Packed packed(const rnnfast_kernels *k, const rnnfast_weights *w, int use, int threads):
     cdef Packed p = Packed.__new__(Packed)
-    p.make(k, w, use)
+    p.make(k, w, use, threads)
     return p
 
 include "_arrays.pxi"      # NumPy arrays in and out
@@ -261,7 +267,7 @@ cdef class Forward:
     cdef Tape tape
     cdef object x, h0, c0, y, h_n, c_n, packing, resets
 
-    cdef bint prepare(self, tuple call) except -1:
+    cdef bint prepare(self, tuple call, int threads) except -1:
         """False if an array is not as the kernels need it."""
         (cell, act, self.x, (self.h0, self.c0), (w_ih, w_hh, b_ih, b_hh, w_hr),
          self.packing, self.resets, reverse, need_tape) = call
@@ -288,7 +294,8 @@ cdef class Forward:
         cdef Run *f = &self.f
         cdef bint once = (T * B == 1 and self.packing is None and self.resets is None and w.w_hr == NULL
                           and w.cell != RNNFAST_GRU_RESET_BEFORE)
-        self.weights = packed(k, w, RNNFAST_ONE_STEP if once else RNNFAST_FORWARD)
+        threads = useful_threads(2.0 * T * B * slots_of(w.cell) * w.H * (w.I + w.P), threads)
+        self.weights = packed(k, w, RNNFAST_ONE_STEP if once else RNNFAST_FORWARD, threads)
         f[0] = start(k, &self.weights.w, steps, batch, T * B)
         f.given = w if once else NULL
         self.y = new(&a, <void **>&f.y, 3, T, B, w.P)
@@ -307,16 +314,16 @@ cdef class Forward:
         if w.cell == RNNFAST_LSTM:
             self.c_n = new(&a, <void **>&f.c_n, 2, batch, w.H)
         if need_tape:
-            self.tape = tape_of(self)
+            self.tape = tape_of(self, threads)
         return True
 
 
-cdef Tape tape_of(Forward call):
+cdef Tape tape_of(Forward call, int threads):
     cdef Tape tape = Tape.__new__(Tape)
     cdef const rnnfast_weights *w = &call.given
     tape.x, tape.packing, tape.resets = call.x, call.packing, call.resets
     tape.b_ih, tape.b_hh, tape.w_hr = w.b_ih != NULL, w.b_hh != NULL, w.w_hr != NULL
-    tape.weights = packed(call.f.k, w, RNNFAST_BACKWARD)
+    tape.weights = packed(call.f.k, w, RNNFAST_BACKWARD, threads)
     tape.allocate(&call.f)
     tape.f = call.f
     tape.f.w = &tape.weights.w
@@ -337,7 +344,7 @@ def run_forward(list calls not None, int threads):
     runs[1] = NULL
     for call in calls:
         f = Forward.__new__(Forward)
-        if not f.prepare(call):
+        if not f.prepare(call, threads):
             return None
         runs[len(ready)] = &f.f
         ready.append(f)

@@ -333,6 +333,9 @@ cdef int run_blocks(Run **runs, int passes, Py_ssize_t blocks, block_function ru
     if threads == 1:
         for i in range(passes * blocks):
             failed |= run_block(runs[i // blocks], i % blocks, blocks, run)
+    elif runs[0].active == NULL:  # the same rows on the same thread in every call: they are in its cache
+        for i in prange(passes * blocks, num_threads=threads, schedule="static", chunksize=1):
+            failed |= run_block(runs[i // blocks], i % blocks, blocks, run)
     else:
         for i in prange(passes * blocks, num_threads=threads, schedule="dynamic", chunksize=1):
             failed |= run_block(runs[i // blocks], i % blocks, blocks, run)

@@ -6,7 +6,7 @@ def pack(int cell, int act, w_ih, w_hh, b_ih, b_hh, w_hr):
     cdef rnnfast_weights w
     if not take_weights(&a, &w, cell, act, w_ih.shape[1], w_ih, w_hh, b_ih, b_hh, w_hr):
         raise ValueError("arrays that do not fit each other")
-    cdef Packed p = packed(table(a.type), &w, RNNFAST_FORWARD)
+    cdef Packed p = packed(table(a.type), &w, RNNFAST_FORWARD, 1)
     return p, p.k.lanes
 
 
