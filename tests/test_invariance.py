@@ -47,10 +47,12 @@ CASES = [case for sizes in SIZES for case in cases(**sizes)]
 per_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 
-# Work enough to be shared out; more blocks of rows than threads, and fewer.
-@pytest.mark.parametrize(
-    "case", cases(T=60, B=37, I=33, H=70) + cases(T=1500, B=2, I=40, H=48), ids=str
-)
+# Work enough to be shared out, packing too; more blocks of rows than threads, and fewer.
+SHARED = cases(T=60, B=37, I=33, H=70) + cases(T=1500, B=2, I=40, H=48)
+SHARED += cases(T=40, B=16, I=90, H=132)
+
+
+@pytest.mark.parametrize("case", SHARED, ids=str)
 def test_threads(case: Case) -> None:
     problem = case.problem()
     lengths = problem.forward.get("lengths")
