@@ -187,10 +187,12 @@ static void pack(const rnnfast_weights *w, int use, void *block, rnnfast_packed 
   } else {
     p.bias = to, to += Hp * lay->slots;
     if (mine(&deal)) pack_bias((REAL *)block, w, &p);
-    if (use != RNNFAST_ONE_STEP && w->cell == RNNFAST_RNN) {
+    if (use == RNNFAST_ONE_STEP) {
+      /* all else is read where it is */
+    } else if (w->cell == RNNFAST_RNN) {
       p.x = to, to = pack_t(to, &deal, w->w_ih, H, I, I);
       p.h = to, to = pack_t(to, &deal, w->w_hh, H, P, P);
-    } else if (use != RNNFAST_ONE_STEP) {
+    } else {
       p.x = to, to = pack_gates(to, &deal, &p, w->w_ih, I, lay->x_slots, lay->x_gate);
       p.h = to, to = pack_gates(to, &deal, &p, w->w_hh, P, lay->h_slots, lay->h_gate);
     }

@@ -130,6 +130,10 @@ cdef inline int slots_of(int cell) noexcept nogil:
     return 1 if cell == RNNFAST_RNN else 4
 
 
+cdef inline double flops_of(Py_ssize_t rows, int cell, Py_ssize_t I, Py_ssize_t H, Py_ssize_t P) noexcept nogil:
+    return 2.0 * rows * slots_of(cell) * H * (I + P)
+
+
 cdef inline int gates_of(int cell) noexcept nogil:
     return 1 if cell == RNNFAST_RNN else 4 if cell == RNNFAST_LSTM else 3
 
@@ -294,7 +298,7 @@ cdef class Forward:
         cdef Run *f = &self.f
         cdef bint once = (T * B == 1 and self.packing is None and self.resets is None and w.w_hr == NULL
                           and w.cell != RNNFAST_GRU_RESET_BEFORE)
-        threads = useful_threads(2.0 * T * B * slots_of(w.cell) * w.H * (w.I + w.P), threads)
+        threads = useful_threads(flops_of(T * B, w.cell, w.I, w.H, w.P), threads)
         self.weights = packed(k, w, RNNFAST_ONE_STEP if once else RNNFAST_FORWARD, threads)
         f[0] = start(k, &self.weights.w, steps, batch, T * B)
         f.given = w if once else NULL

@@ -298,7 +298,7 @@ ctypedef int (*block_function)(const Run *, Py_ssize_t, Py_ssize_t) noexcept nog
 
 
 cdef double flops(const Run *f) noexcept nogil:
-    return 2.0 * f.N * slots_of(f.w.cell) * f.w.H * (f.w.I + f.w.P)
+    return flops_of(f.N, f.w.cell, f.w.I, f.w.H, f.w.P)
 
 
 cdef int useful_threads(double flops, int threads) noexcept nogil:

@@ -47,7 +47,7 @@ cdef class Steps:
             s.h, s.h_next = address(layer["h"][0]), address(layer["h"][1])
             s.y, s.c_next = address(layer["y"]), address(layer["c"])
             s.c, s.work, s.gates = s.c_next, address(layer["work"]), address(layer["gates"])
-            self.flops += 2.0 * batch_size * slots_of(p.w.cell) * p.w.H * (p.w.I + p.w.P)
+            self.flops += flops_of(batch_size, p.w.cell, p.w.I, p.w.H, p.w.P)
 
     def __dealloc__(self):
         rnnfast_free(self.steps)

@@ -265,8 +265,8 @@ def rnn_backward(
        Proceedings of the IEEE 78(10), 1990.
     """
     call = _kernels.RNN, tape, dy, (dh_n, None)
-    dx, dh0, _, weights = _calls.backward([call], threads)[0]
-    return RNNGrads(dx, dh0, *weights[:4])
+    dx, dh0, _, (w_ih, w_hh, b_ih, b_hh, _) = _calls.backward([call], threads)[0]
+    return RNNGrads._make((dx, dh0, w_ih, w_hh, b_ih, b_hh))
 
 
 def gru_backward(
@@ -281,8 +281,8 @@ def gru_backward(
     Parameters, results and errors are those of `rnn_backward`, with a tape of `gru_forward`.
     """
     call = _kernels.GRU, tape, dy, (dh_n, None)
-    dx, dh0, _, weights = _calls.backward([call], threads)[0]
-    return GRUGrads(dx, dh0, *weights[:4])
+    dx, dh0, _, (w_ih, w_hh, b_ih, b_hh, _) = _calls.backward([call], threads)[0]
+    return GRUGrads._make((dx, dh0, w_ih, w_hh, b_ih, b_hh))
 
 
 def lstm_backward(
@@ -300,4 +300,4 @@ def lstm_backward(
     """
     call = _kernels.LSTM, tape, dy, (dh_n, dc_n)
     dx, dh0, dc0, weights = _calls.backward([call], threads)[0]
-    return LSTMGrads(dx, dh0, dc0, *weights)
+    return LSTMGrads._make((dx, dh0, dc0, *weights))
