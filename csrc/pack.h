@@ -41,7 +41,7 @@ INLINE void load_square(V *a, const REAL *const *row, ptrdiff_t k, ptrdiff_t lef
   transpose(a);
 }
 
-/* Columns k0 .. k0 + L of L rows, K long (NULL: zeros), to vectors `apart` apart; zeros beyond Kp. */
+/* Columns k0 .. k0 + L of L rows, K long (as above), to vectors `apart` apart; zeros beyond Kp. */
 static void pack_square(REAL *to, ptrdiff_t apart, const REAL *const *row, ptrdiff_t K, ptrdiff_t k0,
                         ptrdiff_t Kp) {
   V a[L];

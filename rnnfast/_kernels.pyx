@@ -148,8 +148,8 @@ cdef class Packed:
         rnnfast_free(self.block)
 
     cdef make(self, const rnnfast_kernels *k, const rnnfast_weights *w, int use, int threads):
-        """All threads pack, for each needs all of it and would wait for another's cache: with two 5 (LSTM) to
-        22 per cent (RNN) less time for 4 steps of 64 rows at H = 512, 1 for 64 of 32 at 128 (Zen 4)."""
+        """All threads pack, for each needs all of it and would wait for another's cache: with two 4 (LSTM) to
+        22 per cent (RNN) less time for 4 steps of 64 rows at H = 512, up to 1 for 64 of 32 at 128 (Zen 4)."""
         self.k = k
         cdef size_t size = k.packed_size(w, use)
         cdef int part
