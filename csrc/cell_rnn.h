@@ -10,22 +10,29 @@ INLINE V act_dpoint(int act, V h, V dh) {
   }
 }
 
-/* Activates one tile in h_next, where it is still in the first cache. */
+/* Activates nv vectors of a row in h_next, `left` units of them for y. */
+INLINE void rnn_units(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t row, ptrdiff_t u, int nv,
+                      ptrdiff_t left) {
+  REAL *h = (REAL *)s->h_next + row * s->ldh_next + u, *y = output_of(s, row) + u;
+  REAL *g = s->gates ? (REAL *)s->gates + row * s->ldgates + u : NULL;
+  V a[4];
+  UNROLL for (int v = 0; v < 4; v++) a[v] = v < nv ? load(h + v * L) : splat(0);
+  act_point(w->act, 4, a);
+  UNROLL for (int v = 0; v < 4; v++)
+    if (v < nv) {
+      store(h + v * L, a[v]);
+      if (g) store(g + v * L, a[v]);
+      store_up_to(y + v * L, a[v], left - v * L);
+    }
+}
+
+/* Activates one tile, which is still in the first cache. */
 static void rnn_finish(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t u, int nv, ptrdiff_t r,
                        int mr) {
-  for (ptrdiff_t row = r; row < r + mr; row++) {
-    REAL *h = (REAL *)s->h_next + row * s->ldh_next, *y = output_of(s, row);
-    REAL *g = (REAL *)s->gates + row * s->ldgates;
-    V a[4] = {{0}};
-    for (int v = 0; v < nv; v++) a[v] = load(h + u + v * L);
-    act_point(w->act, 4, a);
-    for (int v = 0; v < nv; v++) {
-      const ptrdiff_t at = u + v * L;
-      store(h + at, a[v]);
-      if (s->gates) store(g + at, a[v]);
-      store_up_to(y + at, a[v], w->H - at);
-    }
-  }
+  const ptrdiff_t left = w->H - u;
+  for (ptrdiff_t row = r; row < r + mr; row++)
+    if (left >= 4 * L) rnn_units(w, s, row, u, 4, 4 * L);
+    else rnn_units(w, s, row, u, nv, left);
 }
 
 INLINE void rnn_tile(const rnnfast_packed *w, const rnnfast_step *s, const sums_t *xh, ptrdiff_t p, int nv,

@@ -170,7 +170,8 @@ INLINE void madd_few(int few, int mr, V *acc, const REAL *const *row, ptrdiff_t 
 INLINE void few_tile(const gemm_t *g, ptrdiff_t K, int few, int mr, ptrdiff_t r) {
   const ptrdiff_t left = g->rows - r < mr ? g->rows - r : mr, ldb = panels_of(K) * L;
   const REAL *row[L], *tail[L], *b = (const REAL *)g->b + K * g->n;
-  V acc[L] = {{0}};
+  V acc[L];
+  UNROLL for (int i = 0; i < L; i++) acc[i] = splat(0);
   UNROLL for (int m = 0; m < mr; m++) {
     const ptrdiff_t at = r + (m < left ? m : left - 1);
     row[m] = (const REAL *)g->a + at * g->lda, tail[m] = (const REAL *)g->tail_a + at * g->lda;

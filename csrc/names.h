@@ -88,6 +88,7 @@
 #define gemm_tile N(gemm_tile)
 #define gemm N(gemm)
 #define rnn_finish N(rnn_finish)
+#define rnn_units N(rnn_units)
 #define rnn_tile N(rnn_tile)
 #define rnn_step N(rnn_step)
 #define rnn_dstep N(rnn_dstep)

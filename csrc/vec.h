@@ -82,8 +82,8 @@ INLINE V take_or(const V *v, int nv, ptrdiff_t first, ptrdiff_t n, V rest) {
   V x = PERMUTE(v[0], at, v[nv > 1]);
   if (nv == 3) x = choose(at < 2 * L, x, PERMUTE(v[2], at, v[2]));
 #else /* a detour by way of the cache */
-  REAL t[4 * L] __attribute__((aligned(VBYTES))) = {0};
-  for (int i = 0; i < nv; i++) store(t + i * L, v[i]);
+  REAL t[4 * L] __attribute__((aligned(VBYTES)));
+  UNROLL for (int i = 0; i < 4; i++) store(t + i * L, i < nv ? v[i] : splat(0));
   const V x = load(t + (first < 3 * L ? first : 3 * L));
 #endif
   return choose(iota() < (INT)n, x, rest);
