@@ -1,4 +1,4 @@
-/* Scratch, packed weights and tapes, with a few free blocks kept for the next call.
+/* Scratch, packed weights, tapes and large results, with some free blocks kept for the next call.
  *
  * A training step frees everything it took. malloc then gives the pages back to the system, and the
  * next step waits for each to be mapped and cleared again: half the time of a step of two LSTM layers at
@@ -17,13 +17,14 @@
 
 #include "rnnfast.h"
 
-enum { HEADER = 64, PLACES = 32 };
+enum { HEADER = 64, PLACES = 64 };
 static const size_t HUGE = (size_t)2 << 20, KEPT = (size_t)128 << 20, MOST = (size_t)1 << 30;
 
 /* Before every block. */
 typedef struct { size_t size; } header;
 
-/* Oldest first. Whoever finds it taken does without: a fork may have left it so for ever. */
+/* Oldest first. Two threads often come at once, and to go to malloc instead would cost one of them fresh pages;
+ * but who finds it taken all the time does without: a fork may have left it so for ever. */
 static atomic_flag taken = ATOMIC_FLAG_INIT;
 static struct { header *block; size_t size; } place[PLACES];
 static int places;
@@ -32,7 +33,11 @@ static size_t kept;
 static atomic_size_t used;
 static size_t peak;
 
-static int enter(void) { return !atomic_flag_test_and_set_explicit(&taken, memory_order_acquire); }
+static int enter(void) {
+  int tries = 200;
+  while (tries && atomic_flag_test_and_set_explicit(&taken, memory_order_acquire)) tries--;
+  return tries > 0;
+}
 static void leave(void) { atomic_flag_clear_explicit(&taken, memory_order_release); }
 
 static header *take_out(int i) {
@@ -42,13 +47,12 @@ static header *take_out(int i) {
   return h;
 }
 
-/* The smallest kept block of at least `size` bytes and not twice as many; NULL if there is none. */
-static header *reuse(size_t size) {
+/* The smallest kept block of `size` to `most` bytes; NULL if there is none. */
+static header *reuse(size_t size, size_t most) {
   int best = -1;
   if (!enter()) return NULL;
   for (int i = 0; i < places; i++)
-    if (place[i].size >= size && place[i].size / 2 < size &&
-        (best < 0 || place[i].size < place[best].size))
+    if (place[i].size >= size && place[i].size <= most && (best < 0 || place[i].size < place[best].size))
       best = i;
   header *h = best < 0 ? NULL : take_out(best);
   leave();
@@ -66,13 +70,16 @@ static header *fresh(size_t size) {
   return h;
 }
 
-void *rnnfast_alloc(size_t bytes) {
-  header *h = reuse(bytes);
+static void *alloc(size_t bytes, size_t most) {
+  header *h = reuse(bytes, most);
   if (!h) h = fresh(bytes);
   if (!h) return NULL;
   atomic_fetch_add_explicit(&used, h->size, memory_order_relaxed);
   return (char *)h + HEADER;
 }
+
+void *rnnfast_alloc(size_t bytes) { return alloc(bytes, 2 * bytes); }
+void *rnnfast_alloc_result(size_t bytes) { return alloc(bytes, bytes + bytes / 4); }
 
 /* How much may be kept beside `still` bytes in use. */
 static size_t room(size_t still) {

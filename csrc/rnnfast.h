@@ -147,8 +147,10 @@ const rnnfast_kernels *rnnfast_table(const char *isa, int size);
 /* Subnormals count as zero in this thread from `enter` to `leave`. */
 unsigned long rnnfast_flush_enter(void);
 void rnnfast_flush_leave(unsigned long state);
-/* 64-byte aligned, not cleared; NULL if there is no memory (memory.c). */
+/* 64-byte aligned, not cleared; NULL if there is no memory (memory.c). A result, which may live long, takes at
+ * most a quarter more than its bytes. */
 void *rnnfast_alloc(size_t bytes);
+void *rnnfast_alloc_result(size_t bytes);
 void rnnfast_free(void *block);
 const char *rnnfast_compiler(void);
 

@@ -98,5 +98,6 @@ cdef extern from "rnnfast.h" nogil:
     unsigned long rnnfast_flush_enter()
     void rnnfast_flush_leave(unsigned long)
     void *rnnfast_alloc(size_t)
+    void *rnnfast_alloc_result(size_t)
     void rnnfast_free(void *)
     const char *rnnfast_compiler()
