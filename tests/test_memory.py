@@ -19,6 +19,7 @@ def step(layer, x, dy):
 
 FAULTS = """
 import resource, numpy, rnnfast
+rnnfast.set_num_threads(1)
 layer = rnnfast.LSTM(256, 256, num_layers=6, rng=0)
 x = numpy.ones((8, 16, 256), numpy.float32)
 for call in range(12):
