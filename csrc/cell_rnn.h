@@ -26,7 +26,9 @@ INLINE void rnn_units(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t 
     }
 }
 
-/* Activates one tile, which is still in the first cache. */
+/* Activates one tile, which is still in the first cache. A whole panel has constant counts, so that its vectors
+ * stay in registers: as an array that gcc clears (`rep stos`) and copies (memcpy) for every row they cost an
+ * RNN's forward pass 4 (medium) to 6 per cent (small), with AVX2 5 to 15 (Zen 4). */
 static void rnn_finish(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t u, int nv, ptrdiff_t r,
                        int mr) {
   const ptrdiff_t left = w->H - u;

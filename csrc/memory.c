@@ -23,8 +23,9 @@ static const size_t HUGE = (size_t)2 << 20, KEPT = (size_t)128 << 20, MOST = (si
 /* Before every block. */
 typedef struct { size_t size; } header;
 
-/* Oldest first. Two threads often come at once, and to go to malloc instead would cost one of them fresh pages;
- * but who finds it taken all the time does without: a fork may have left it so for ever. */
+/* Oldest first. Two threads often come at once, and to go to malloc instead would cost one of them fresh pages
+ * (6 LSTM layers, two threads: 770 faults a step instead of 150 to 200); but who finds it taken all the time
+ * does without: a fork may have left it so for ever. */
 static atomic_flag taken = ATOMIC_FLAG_INIT;
 static struct { header *block; size_t size; } place[PLACES];
 static int places;
