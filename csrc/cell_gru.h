@@ -59,14 +59,23 @@ INLINE void gru_sums(const rnnfast_packed *w, const sums_t *xh, const REAL *star
     UNROLL for (int v = 0; v < 3; v++) store(a + (4 * m + 1 + v) * L, acc[3 * m + v]);
 }
 
+#define GRU_SUMS(mr, name)                                                                          \
+  static NOINLINE void N(name##mr)(const rnnfast_packed *w, const sums_t *xh, const REAL *start,    \
+                                   ptrdiff_t ldstart, REAL *a, ptrdiff_t p, ptrdiff_t r) {          \
+    gru_sums(w, xh, start, ldstart, a, p, r, mr);                                                   \
+  }
+#define GRU_SUMS_AT(mr, name) [mr] = N(name##mr),
+UP_TO_MR_3(GRU_SUMS, gru_sums_)
+static void (*const gru_sizes[MR_3 + 1])(const rnnfast_packed *, const sums_t *, const REAL *, ptrdiff_t, REAL *,
+                                         ptrdiff_t, ptrdiff_t) = {UP_TO_MR_3(GRU_SUMS_AT, gru_sums_)};
+
 static void gru_tile(const rnnfast_packed *w, const rnnfast_step *s, const sums_t *xh, ptrdiff_t p,
                      ptrdiff_t r, int mr) {
   REAL a[4 * MR_2 * L] __attribute__((aligned(VBYTES)));
   const REAL *start = start_of(w, s, r) + p * 4 * L;
   const ptrdiff_t ldstart = s->init ? s->ldinit : 0;
   expect_outputs(w, s, p * L, 1, 4, r, mr);
-#define GRU_SUMS(a, mr) gru_sums(w, xh, start, ldstart, a, p, r, mr)
-  switch (mr) { CASES_MR_3(GRU_SUMS, a) default: __builtin_unreachable(); }
+  gru_sizes[mr](w, xh, start, ldstart, a, p, r);
   gru_finish(w, s, (place_t){r, p, 1}, mr, a);
 }
 

@@ -140,7 +140,7 @@ INLINE void row_panel(const gemm_t *g, const cut_t *k, ptrdiff_t p, int nv) {
 
 #define ROW_PANEL(p, nv) row_panel(g, k, p, nv)
 static void gemm_row(const gemm_t *g, const cut_t *k) {
-#define ROW_PANELS(p, nv) switch (nv) { CASES_4(ROW_PANEL, p) }
+#define ROW_PANELS(p, nv) switch (nv) { UP_TO_4(CASE, ROW_PANEL, p) }
   FOR_PANELS(g, ROW_PANELS)
 }
 
@@ -196,7 +196,7 @@ INLINE void few_tiles(const gemm_t *g, ptrdiff_t K, int few) {
 
 #define FEW_TILES(K, few) few_tiles(g, K, few <= L / 2 ? few : 1) /* there are no more than L / 2 */
 static NOINLINE void gemm_few(const gemm_t *g, ptrdiff_t K) {
-  switch (g->few) { CASES_8(FEW_TILES, K) }
+  switch (g->few) { UP_TO_8(CASE, FEW_TILES, K) }
 }
 
 /* One stretch of k after the other; g changes on the way. */

@@ -22,16 +22,21 @@
 #define OPAQUE(x) __asm__ volatile("" : "+m"(x))
 #endif
 
+/* The compiler must not know that of p either, a pointer that moves from row to row: it would work out where all
+ * rows are beforehand, for which there are not registers enough. */
+#define FORGET(p) ({ __asm__("" : "+r"(p)); })
+
 #define L ((int)(VBYTES / sizeof(REAL)))
 
-/* Cases of a switch over the heights of tile. An ISA file defines MR, MR_3 and MR_2, the rows of the tallest
- * tile 4, 3 and up to 2 vectors wide, and the cases of each. MR_2 is at least 4, a group of activations. */
-#define CASE(m, TILE, ...) case m: TILE(__VA_ARGS__, m); break;
-#define CASES_2(...) CASE(1, __VA_ARGS__) CASE(2, __VA_ARGS__)
-#define CASES_3(...) CASES_2(__VA_ARGS__) CASE(3, __VA_ARGS__)
-#define CASES_4(...) CASES_3(__VA_ARGS__) CASE(4, __VA_ARGS__)
-#define CASES_6(...) CASES_4(__VA_ARGS__) CASE(5, __VA_ARGS__) CASE(6, __VA_ARGS__)
-#define CASES_8(...) CASES_6(__VA_ARGS__) CASE(7, __VA_ARGS__) CASE(8, __VA_ARGS__)
-#define CASES_12(...)                                                                     \
-  CASES_8(__VA_ARGS__) CASE(9, __VA_ARGS__) CASE(10, __VA_ARGS__) CASE(11, __VA_ARGS__) \
-  CASE(12, __VA_ARGS__)
+/* F(m, ...) for every m from 1 on. An ISA file defines MR, MR_3 and MR_2, the rows of the tallest tile 4, 3 and up
+ * to 2 vectors wide, and UP_TO_MR and so on for each. MR_2 is at least 4, a group of activations. */
+#define UP_TO_2(F, ...) F(1, __VA_ARGS__) F(2, __VA_ARGS__)
+#define UP_TO_3(F, ...) UP_TO_2(F, __VA_ARGS__) F(3, __VA_ARGS__)
+#define UP_TO_4(F, ...) UP_TO_3(F, __VA_ARGS__) F(4, __VA_ARGS__)
+#define UP_TO_6(F, ...) UP_TO_4(F, __VA_ARGS__) F(5, __VA_ARGS__) F(6, __VA_ARGS__)
+#define UP_TO_8(F, ...) UP_TO_6(F, __VA_ARGS__) F(7, __VA_ARGS__) F(8, __VA_ARGS__)
+#define UP_TO_12(F, ...)                                                                        \
+  UP_TO_8(F, __VA_ARGS__) F(9, __VA_ARGS__) F(10, __VA_ARGS__) F(11, __VA_ARGS__) F(12, __VA_ARGS__)
+
+/* A case of a switch over them. */
+#define CASE(m, F, ...) case m: F(__VA_ARGS__, m); break;

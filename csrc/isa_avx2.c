@@ -5,7 +5,8 @@
 #ifdef __clang__
 #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
 #else
-#pragma GCC target("avx2,fma")
+/* Tuned so, gcc spills to the stack and not to vector registers (tile.h). */
+#pragma GCC target("avx2,fma,tune=haswell")
 #endif
 #include <immintrin.h>
 
@@ -15,9 +16,9 @@
 #define MR 3
 #define MR_3 4
 #define MR_2 6
-#define CASES_MR CASES_3
-#define CASES_MR_3 CASES_4
-#define CASES_MR_2 CASES_6
+#define UP_TO_MR UP_TO_3
+#define UP_TO_MR_3 UP_TO_4
+#define UP_TO_MR_2 UP_TO_6
 #define FMA_f32 _mm256_fmadd_ps
 #define FMA_f64 _mm256_fmadd_pd
 #define MIN_f32 _mm256_min_ps

@@ -6,7 +6,8 @@
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))), \
                              apply_to = function)
 #else
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
+/* Tuned so, gcc spills to the stack and not to vector registers (tile.h). */
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,tune=haswell")
 #endif
 #include <immintrin.h>
 
@@ -16,9 +17,9 @@
 #define MR 6
 #define MR_3 8
 #define MR_2 12
-#define CASES_MR CASES_6
-#define CASES_MR_3 CASES_8
-#define CASES_MR_2 CASES_12
+#define UP_TO_MR UP_TO_6
+#define UP_TO_MR_3 UP_TO_8
+#define UP_TO_MR_2 UP_TO_12
 #define FMA_f32 _mm512_fmadd_ps
 #define FMA_f64 _mm512_fmadd_pd
 #define MIN_f32 _mm512_min_ps

@@ -7,9 +7,9 @@
 #define MR 2
 #define MR_3 2
 #define MR_2 4
-#define CASES_MR CASES_2
-#define CASES_MR_3 CASES_2
-#define CASES_MR_2 CASES_4
+#define UP_TO_MR UP_TO_2
+#define UP_TO_MR_3 UP_TO_2
+#define UP_TO_MR_2 UP_TO_4
 #ifdef __SSE2__
 #include <emmintrin.h>
 #define MIN_f32 _mm_min_ps

@@ -10,9 +10,9 @@
 #define MR 6
 #define MR_3 8
 #define MR_2 12
-#define CASES_MR CASES_6
-#define CASES_MR_3 CASES_8
-#define CASES_MR_2 CASES_12
+#define UP_TO_MR UP_TO_6
+#define UP_TO_MR_3 UP_TO_8
+#define UP_TO_MR_2 UP_TO_12
 #define FMA_f32(a, b, c) vfmaq_f32(c, a, b)
 #define FMA_f64(a, b, c) vfmaq_f64(c, a, b)
 #define MIN_f32 vminq_f32

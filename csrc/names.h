@@ -159,3 +159,7 @@
 #define fetch N(fetch)
 #define fetch_next N(fetch_next)
 #define share_t N(share_t)
+#define product_t N(product_t)
+#define products N(products)
+#define wgrad_sizes N(wgrad_sizes)
+#define gru_sizes N(gru_sizes)

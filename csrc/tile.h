@@ -104,7 +104,13 @@ INLINE void add_sum(int mr, int nv, V *acc, const sum_t *s, ptrdiff_t r) {
   const REAL *row[MR_2], *b = s->b;
   share_t ahead = {0};
   if (s->next) ahead = share_of(s, r, mr);
-  UNROLL for (int m = 0; m < mr; m++) row[m] = s->a + row_of(s->rows, r + m) * s->lda;
+  if (s->rows) {
+    const ptrdiff_t *at = s->rows + r;
+    UNROLL for (int m = 0; m < mr; m++, at++) row[m] = s->a + *at * s->lda, FORGET(at);
+  } else {
+    const REAL *a = s->a + r * s->lda;
+    UNROLL for (int m = 0; m < mr; m++, a += s->lda) row[m] = a, FORGET(a);
+  }
   for (ptrdiff_t j = 0; j < s->runs; j++, b += s->run * nv * L) {
     if (!s->next) madd(mr, nv, acc, row, 1, s->run, b, nv * L, 0, ahead);
     else if (!ahead.more) madd(mr, nv, acc, row, 1, s->run, b, nv * L, 1, ahead);
@@ -121,33 +127,43 @@ INLINE void tile(int mr, int nv, const sum_t *s, int sums, const REAL *from, ptr
   const int apart = !from;
   if (apart) from = zeros, ldfrom = 0;
   V acc[2 * MR_2];
-  UNROLL for (int m = 0; m < mr; m++)
-    UNROLL for (int v = 0; v < nv; v++) acc[m * nv + v] = load(from + m * ldfrom + v * L);
+  UNROLL for (int m = 0; m < mr; m++, from += ldfrom) {
+    UNROLL for (int v = 0; v < nv; v++) acc[m * nv + v] = load(from + v * L);
+    FORGET(from);
+  }
   for (; sums; sums--, s++) add_sum(mr, nv, acc, s, r);
-  if (apart)
-    UNROLL for (int m = 0; m < mr; m++)
-      UNROLL for (int v = 0; v < nv; v++) acc[m * nv + v] += load(to + m * ldto + v * L);
-  UNROLL for (int m = 0; m < mr; m++)
-    UNROLL for (int v = 0; v < nv; v++) store(to + m * ldto + v * L, acc[m * nv + v]);
+  UNROLL for (int m = 0; m < mr; m++, to += ldto) {
+    UNROLL for (int v = 0; v < nv; v++)
+      store(to + v * L, apart ? acc[m * nv + v] + load(to + v * L) : acc[m * nv + v]);
+    FORGET(to);
+  }
 }
 
-/* FUNCTION(nv, mr) with both constant, for the sizes that tiles have. */
-#define FOR_SIZE(nv, mr, FUNCTION)                        \
-  switch (nv) {                                           \
-    case 1: switch (mr) { CASES_MR_2(FUNCTION, 1) } break; \
-    case 2: switch (mr) { CASES_MR_2(FUNCTION, 2) } break; \
-    case 3: switch (mr) { CASES_MR_3(FUNCTION, 3) } break; \
-    case 4: switch (mr) { CASES_MR(FUNCTION, 4) } break;   \
-  }
+/* F(mr, nv) for all sizes of tiles. */
+#define ALL_SIZES(F) UP_TO_MR_2(F, 1) UP_TO_MR_2(F, 2) UP_TO_MR_3(F, 3) UP_TO_MR(F, 4)
 
-/* A tile of a panel of nv vectors, mr rows from r on. All sizes at every place of use would be twice the
- * code of the whole package, so what becomes of the sums reads them from memory, which costs nothing
- * measurable. What a call must wait for before its first FMA does cost: with `s` put together anew for each
- * panel 4 per cent of a step of 4 rows. */
-static NOINLINE void product(const sum_t *s, int sums, int nv, const REAL *from, ptrdiff_t ldfrom, REAL *to,
-                             ptrdiff_t ldto, ptrdiff_t r, int mr) {
-#define TILE(nv, mr) tile(mr, nv, s, sums, from, ldfrom, to, ldto, r)
-  FOR_SIZE(nv, mr, TILE)
+/* A tile of a panel of nv vectors, mr rows from r on. All sizes at every place of use would be twice the code of
+ * the whole package, so what becomes of the sums reads them from memory, which costs nothing measurable. Each size
+ * is a function of its own: as cases of one they had to share a frame and registers.
+ *
+ * What goes by between two tiles without FMAs is 48 cycles for 6 rows, of whose 24 stores each takes 2, 10 for 5
+ * rows, 4 for 4 (Zen 4). It was 66, 54 and 13 while gcc worked out where all rows are beforehand and kept that in
+ * vector registers, from where it comes by way of the queue that is full of FMAs. With `s` put together anew for
+ * each panel a step of 4 rows takes 4 per cent more. */
+typedef void product_t(const sum_t *s, int sums, const REAL *from, ptrdiff_t ldfrom, REAL *to, ptrdiff_t ldto,
+                       ptrdiff_t r);
+#define PRODUCT(mr, nv)                                                                                  \
+  static NOINLINE void N(product_##nv##_##mr)(const sum_t *s, int sums, const REAL *from, ptrdiff_t ldfrom, \
+                                              REAL *to, ptrdiff_t ldto, ptrdiff_t r) {                   \
+    tile(mr, nv, s, sums, from, ldfrom, to, ldto, r);                                                    \
+  }
+#define PRODUCT_AT(mr, nv) [nv][mr] = N(product_##nv##_##mr),
+ALL_SIZES(PRODUCT)
+static product_t *const products[5][MR_2 + 1] = {ALL_SIZES(PRODUCT_AT)};
+
+INLINE void product(const sum_t *s, int sums, int nv, const REAL *from, ptrdiff_t ldfrom, REAL *to, ptrdiff_t ldto,
+                    ptrdiff_t r, int mr) {
+  products[nv][mr](s, sums, from, ldfrom, to, ldto, r);
 }
 
 /* One row, n sums side by side: acc[4 j + v] += a[j as + k] * b[j bs + k][v]. One sum alone would wait for

@@ -94,10 +94,15 @@ INLINE void wgrad_tile(const outputs_t *o, int nv, ptrdiff_t r, int mr) {
       store_up_to(row[m] + j + v * L, acc[m * nv + v], o->valid - v * L);
 }
 
-static void wgrad_tiles(const outputs_t *o, int nv, ptrdiff_t r, int mr) {
-#define WGRAD_TILE(nv, mr) wgrad_tile(o, nv, r, mr)
-  FOR_SIZE(nv, mr, WGRAD_TILE)
-}
+#define WGRAD_TILE(mr, nv)                                                        \
+  static NOINLINE void N(wgrad_##nv##_##mr)(const outputs_t *o, ptrdiff_t r) {     \
+    wgrad_tile(o, nv, r, mr);                                                      \
+  }
+#define WGRAD_TILE_AT(mr, nv) [nv][mr] = N(wgrad_##nv##_##mr),
+ALL_SIZES(WGRAD_TILE)
+static void (*const wgrad_sizes[5][MR_2 + 1])(const outputs_t *, ptrdiff_t) = {ALL_SIZES(WGRAD_TILE_AT)};
+
+INLINE void wgrad_tiles(const outputs_t *o, int nv, ptrdiff_t r, int mr) { wgrad_sizes[nv][mr](o, r); }
 
 /* The last n columns, less than a vector, of `rows` rows of C: in vectors of dz, a tile's rows are the columns.
  * It is the same sum. At I = 1 an LSTM's term of x would take 16 times as many FMAs the other way. */
@@ -142,7 +147,7 @@ static void wgrad_block(const rnnfast_wgrad *g, const rnnfast_term *t, const REA
                    .kb = kb, .j = j, .valid = t->n - j, .row = row, .first = first};
     if (next_b) o.next[0] = rows_from(next_b + j / L * t->vec, t->ldb);
     if (j + 4 * L >= t->n) o.next[1] = next_dz;
-    FOR_TILES(rows, height_of(nv - across), wgrad_tiles, &o, nv - across)
+    if (nv > across) FOR_TILES(rows, height_of(nv - across), wgrad_tiles, &o, nv - across)
     if (across) {
       o.b += (nv - 1) * L, o.j += (nv - 1) * L;
       wgrad_across(&o, rows, left);
