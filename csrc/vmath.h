@@ -20,35 +20,40 @@ enum { WIDEST = 8 };
 
 typedef struct { V rounded[WIDEST], f[WIDEST], q[WIDEST]; } exp_t;
 
-INLINE REAL power(REAL k, int n) {
-  REAL p = 1;
-  UNROLL for (int i = 0; i < n; i++) p *= k;
-  return p;
-}
-
 /* Whether one part of ln2 is enough: a tanh is 1 but for its rounding before n has grown, so that of
  * the constant costs it less than 0.1 ULP. Without FMA the product would be rounded too. */
 #ifdef FMA
-#define ONE_PART(k) ((k) > 0)
+#define ONE_PART(tanh) (tanh)
 #else
-#define ONE_PART(k) 0
+#define ONE_PART(tanh) 0
 #endif
 
-/* n (as bits), f and k q(kf) of a[i] with k[i], after a limit on |x|; NaN stays NaN. */
-INLINE void exp_parts(int n, const REAL *k, const V *a, exp_t *e) {
-  static const REAL c[] = EXPM1_POLY;
-  enum { DEGREE = sizeof c / sizeof *c - 1 };
-  REAL limit[WIDEST];
+/* The constants for k = -1 and k = 2 as whole vectors, so that they can be operands in memory. */
+#define AND_ONE(n, c) + 1
+enum { TERMS = 0 EXPM1_POLY(AND_ONE) };
+typedef struct { REAL most[L], least[L], to_n[L], round[L], ln2_hi[L], ln2_lo[L], one[L], half[L], q[TERMS][L]; }
+  formula_t;
+#define ALL(x) {[0 ... L - 1] = (x)}
+#define FOR_SIGMOID(n, c) ALL((n) % 2 ? -(c) : (c)),
+#define FOR_TANH(n, c) ALL((c) * (1 << (n))),
+static const formula_t formulas[2] __attribute__((aligned(VBYTES))) = {
+  {ALL(EXP_MAX), ALL(-EXP_MAX), ALL(-LOG2E), ALL(ROUND), ALL(LN2_HI), ALL(LN2_LO), ALL(1), ALL((REAL)0.5),
+   {EXPM1_POLY(FOR_SIGMOID)}},
+  {ALL(TANH_MAX), ALL(-TANH_MAX), ALL(2 * LOG2E), ALL(ROUND), ALL((ONE_PART(1) ? LN2_HI + LN2_LO : LN2_HI) / -2),
+   ALL(LN2_LO / -2), ALL(1), ALL((REAL)0.5), {EXPM1_POLY(FOR_TANH)}},
+};
+
+/* n (as bits), f and k q(kf) of a[i], after a limit on |x|; NaN stays NaN. */
+INLINE void exp_parts(int n, unsigned tanhs, const formula_t *const *c, const V *a, exp_t *e) {
   V x[WIDEST], whole[WIDEST];
-  EACH limit[i] = k[i] > 0 ? TANH_MAX : EXP_MAX;
-  EACH x[i] = min_(splat(limit[i]), max_(splat(-limit[i]), a[i]));
-  EACH e->rounded[i] = fma_(x[i], splat(k[i] * (REAL)1.4426950408889634074), splat(ROUND));
-  EACH whole[i] = e->rounded[i] - splat(ROUND);
-  EACH e->f[i] = fma_(whole[i], splat(-(ONE_PART(k[i]) ? LN2_HI + LN2_LO : LN2_HI) / k[i]), x[i]);
-  EACH if (!ONE_PART(k[i])) e->f[i] = fma_(whole[i], splat(-LN2_LO / k[i]), e->f[i]);
-  EACH e->q[i] = splat(c[0] * power(k[i], DEGREE + 1));
-  UNROLL for (int j = 1; j <= DEGREE; j++)
-    EACH e->q[i] = fma_(e->q[i], e->f[i], splat(c[j] * power(k[i], DEGREE + 1 - j)));
+  EACH x[i] = min_(load(c[i]->most), max_(load(c[i]->least), a[i]));
+  EACH e->rounded[i] = fma_(x[i], load(c[i]->to_n), load(c[i]->round));
+  EACH whole[i] = e->rounded[i] - load(c[i]->round);
+  EACH e->f[i] = fma_(whole[i], load(c[i]->ln2_hi), x[i]);
+  EACH if (!ONE_PART(tanhs >> i & 1)) e->f[i] = fma_(whole[i], load(c[i]->ln2_lo), e->f[i]);
+  EACH e->q[i] = load(c[i]->q[0]);
+  UNROLL for (int j = 1; j < TERMS; j++)
+    EACH e->q[i] = fma_(e->q[i], e->f[i], load(c[i]->q[j]));
 }
 
 /* 2^n */
@@ -56,27 +61,33 @@ INLINE V two_to_n(const exp_t *e, int i) { return (V)((VI)e->rounded[i] << MANTI
 
 /* In place, tanh where the bit of `tanhs` is set, else sigmoid. */
 INLINE void activate(int n, unsigned tanhs, V *a) {
-  V m[WIDEST], den[WIDEST], r[WIDEST];
-  REAL k[WIDEST];
+  V m[WIDEST], den[WIDEST], r[WIDEST], one[WIDEST];
+  const formula_t *all = formulas, *c[WIDEST];
   exp_t e;
-  EACH k[i] = tanhs >> i & 1 ? 2 : -1;
-  exp_parts(n, k, a, &e);
+  /* With 16 registers the compiler must not know what is there: it would broadcast all constants before every tile
+   * and spill them, 1 to 2.5 per cent of an LSTM's forward pass, 11 of a row at I = 1, H = 32 (AVX2, Zen 4). With 32
+   * registers that is the better way, by 2 to 4 per cent at I = 32, H = 64. */
+  if (MR < 6) FORGET(all);
+  EACH c[i] = &all[tanhs >> i & 1];
+  EACH one[i] = load(c[i]->one);
+  exp_parts(n, tanhs, c, a, &e);
   EACH {
     if (tanhs >> i & 1) {
-      const V s = two_to_n(&e, i), half = splat((REAL)0.5);
-      m[i] = fma_(s, fma_(e.f[i] * e.f[i], e.q[i], e.f[i]), fma_(s, half, -half));
-      den[i] = m[i] + splat(1);
+      const V s = two_to_n(&e, i), half = load(c[i]->half), p = fma_(e.f[i] * e.f[i], e.q[i], e.f[i]);
+      m[i] = fma_(s, p, fma_(s, half, -half));
+      den[i] = m[i] + one[i];
     } else {
-      den[i] = fma_(fma_(-e.f[i], fma_(e.q[i], e.f[i], splat(1)), splat(1)), two_to_n(&e, i), splat(1));
+      const V p = fma_(e.q[i], e.f[i], one[i]);
+      den[i] = fma_(fma_(-e.f[i], p, one[i]), two_to_n(&e, i), one[i]);
     }
   }
 #ifdef RECIP /* 14 bits in 3 port slots, as a division, which then blocks the divider: 10 cycles, float64 16 */
   enum { NEWTON = sizeof(REAL) / 4 }; /* steps to all bits; the remainder spares tanh one */
   EACH r[i] = RECIP(den[i]);
   UNROLL for (int step = 0; step < NEWTON; step++)
-    EACH if (step || !(tanhs >> i & 1)) r[i] = fma_(fma_(-den[i], r[i], splat(1)), r[i], r[i]);
+    EACH if (step || !(tanhs >> i & 1)) r[i] = fma_(fma_(-den[i], r[i], one[i]), r[i], r[i]);
 #else
-  EACH r[i] = splat(1) / den[i];
+  EACH r[i] = one[i] / den[i];
 #endif
   /* The remainder m - t (m + 1) makes the quotient exact, whatever r and den lost. */
   EACH if (tanhs >> i & 1) {
