@@ -47,7 +47,8 @@ def forward(calls: list[tuple[Any, ...]], threads: int | None) -> list[Outputs]:
     """Run one call, or both directions of a layer side by side: (y, h_n, c_n, tape) of each.
 
     A call is (cell, act, x, (h0, c0), (w_ih, w_hh, b_ih, b_hh, w_hr), lengths, resets, reverse,
-    need_tape); both directions have the same x, lengths and resets. c_n is None but for an LSTM.
+    need_tape); both directions have the same x, lengths and resets, and the same y (T, B, 2P), one
+    beside the other. c_n is None but for an LSTM.
     """
     threads = resolve(threads)
     results: list[Outputs] | None = None
@@ -63,8 +64,8 @@ def backward(calls: list[tuple[Any, ...]], threads: int | None) -> list[tuple[An
     """Run one call, or both directions of a layer side by side: of each, the gradients of x, h0,
     c0 and (w_ih, w_hh, b_ih, b_hh, w_hr); None for what was not given.
 
-    A call is (cell, tape, dy, (dh_n, dc_n)). `cell` is the kind that the caller expects; both GRUs
-    are one kind.
+    A call is (cell, tape, dy, (dh_n, dc_n)), dy of the whole y. `cell` is the kind that the caller
+    expects; both GRUs are one kind.
     """
     threads = resolve(threads)
     results = _kernels.run_backward(calls, threads)
@@ -103,7 +104,8 @@ def _checked_backward(cell: int, tape: Any, dy: Any, dstate: tuple[Any, Any]) ->
     """Return the call as the kernels need it, or raise."""
     _check_tape(cell, tape)
     T, B, _, H, P = tape.shape
-    dy = _check.optional("dy", dy, tape.dtype, "(T, B, P)" if P != H else "(T, B, H)", (T, B, P))
+    dims = f"(T, B, {'2' * (tape.directions - 1)}{'P' if P != H else 'H'})"
+    dy = _check.optional("dy", dy, tape.dtype, dims, (T, B, tape.directions * P))
     dh_n, dc_n = dstate
     dh_n = _check.optional("dh_n", dh_n, tape.dtype, "(B, P)" if P != H else "(B, H)", (B, P))
     dc_n = _check.optional("dc_n", dc_n, tape.dtype, "(B, H)", (B, H))

@@ -23,7 +23,8 @@ cdef struct Run:
     char *y
     char *h_n
     char *c_n
-    Py_ssize_t ldh0, ldc0        # of the initial and the final states, in reals
+    Py_ssize_t ldy               # of y and its gradient, in reals
+    Py_ssize_t ldh0, ldc0        # of the initial and the final states
     # backward
     const char *dy
     const char *dh_n
@@ -56,12 +57,12 @@ cdef inline Py_ssize_t state_after(const Run *f, Py_ssize_t s) noexcept nogil:
     return data_row(f, s) if f.reverse else f.B + data_row(f, s)
 
 
-cdef void zero_padding(const Run *f, char *array, Py_ssize_t size, Py_ssize_t first,
+cdef void zero_padding(const Run *f, char *array, Py_ssize_t ld, Py_ssize_t n, Py_ssize_t first,
                        Py_ssize_t last) noexcept nogil:
-    """Zero rows of an array that are padding, from the first of them to the last."""
+    """Zero n bytes of the rows of an array, ld apart, that are padding, from the first of them to the last."""
     cdef Py_ssize_t i
     for i in range(first, last):
-        memset(array + f.padding[i] * size, 0, size)
+        memset(array + f.padding[i] * ld, 0, n)
 
 
 cdef inline Py_ssize_t state_row(const Run *f, Py_ssize_t b) noexcept nogil:
@@ -139,7 +140,7 @@ cdef int forward_block(const Run *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nogi
     cdef const rnnfast_packed *w = f.w
     cdef Py_ssize_t size = f.k.size, rows = b1 - b0, s, n, left, row, ahead_until = 0, ahead_rows = 0
     cdef Py_ssize_t pads = f.paddings * b0 // max(f.B, 1), pads_end = f.paddings * b1 // max(f.B, 1), share
-    cdef Py_ssize_t I = w.I * size, P = w.P * size, Pp = f.Pp * size, Hp = f.Hp * size
+    cdef Py_ssize_t I = w.I * size, P = w.P * size, Pp = f.Pp * size, Hp = f.Hp * size, ldy = f.ldy * size
     cdef Py_ssize_t gates = f.ldgates * size
     cdef Parts part = forward_parts(f, rows)
     cdef char *scratch = <char *>rnnfast_alloc(part.size)
@@ -148,7 +149,7 @@ cdef int forward_block(const Run *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nogi
     cdef unsigned long flush = rnnfast_flush_enter()
     cdef rnnfast_step step
     memset(&step, 0, sizeof(step))
-    step.ldx, step.ldy = w.I, w.P
+    step.ldx, step.ldy = w.I, f.ldy
     step.ldh = step.ldh_next = f.Pp
     step.ldc = step.ldwork = f.Hp
     step.ldgates = step.ldinit = f.ldgates
@@ -183,7 +184,7 @@ cdef int forward_block(const Run *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nogi
         if f.rows != NULL:
             step.x, step.y, step.data_rows = f.x, f.y, f.rows + row
         else:
-            step.x, step.y = f.x + row * I, f.y + row * P
+            step.x, step.y = f.x + row * I, f.y + row * ldy
         step.reset = f.resets + row if f.resets != NULL else NULL
         step.h, step.c = h, c
         if f.given != NULL:
@@ -200,10 +201,10 @@ cdef int forward_block(const Run *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nogi
         f.k.step[w.cell](w, &step)
         h, h_other = h_other, h
         share = (pads_end - pads) // (f.T - s)
-        zero_padding(f, f.y, P, pads, pads + share)
+        zero_padding(f, f.y, ldy, P, pads, pads + share)
         pads += share
     end_rows(f, b0, left, h, c)
-    zero_padding(f, f.y, P, pads, pads_end)
+    zero_padding(f, f.y, ldy, P, pads, pads_end)
     rnnfast_flush_leave(flush)
     rnnfast_free(scratch)
     return 0
@@ -245,7 +246,7 @@ cdef inline void back_to(const Run *f, Py_ssize_t s, Py_ssize_t b0, Py_ssize_t b
         if f.rows != NULL:
             step.dy, step.data_rows = f.dy, f.rows + row
         else:
-            step.dy = f.dy + row * f.w.P * size
+            step.dy = f.dy + row * f.ldy * size
     step.reset = f.resets + row if f.resets != NULL else NULL
     step.h = f.states + (state_before(f, s) + b0) * Pp
     if f.cells != NULL:
@@ -270,7 +271,7 @@ cdef int backward_block(const Run *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nog
     memset(&step, 0, sizeof(step))
     step.dh, step.dc, step.work = scratch, dc, dc + rows * Hp
     step.ldgates = f.ldgates
-    step.lddy = w.P
+    step.lddy = f.ldy
     step.ldh = step.lddh = step.lddh_sum = f.Pp
     step.ldc = step.lddc = step.ldh_raw = step.ldwork = f.Hp
     take_states(f, scratch, Pp, f.dh_n, P, b0, rows, P)

@@ -28,6 +28,10 @@ cdef class Tape:
         """(T, B, I, H, P), T and B as x has them."""
         return *self.x.shape[:2], self.f.w.I, self.f.w.H, self.f.w.P
 
+    @property
+    def directions(self):
+        return self.f.ldy // self.f.w.P
+
     cdef int allocate(self, Run *f) except -1:
         """Memory for the states and gates of f."""
         cdef Py_ssize_t states = (f.B + f.N) * f.Pp * f.k.size
@@ -63,7 +67,8 @@ cdef Run start(const rnnfast_kernels *k, const rnnfast_packed *w, Py_ssize_t T, 
     f.T, f.B, f.N = T, B, N
     f.Hp, f.Pp = padded(k, w.H), padded(k, w.P)
     f.ldgates = slots_of(w.cell) * f.Hp
-    f.ldh0, f.ldc0 = w.P, w.H
+    f.ldy = f.ldh0 = w.P
+    f.ldc0 = w.H
     return f
 
 
@@ -94,8 +99,8 @@ cdef class Forward:
     cdef Tape tape
     cdef object x, h0, c0, y, h_n, c_n, packing, resets
 
-    cdef bint prepare(self, tuple call, int threads) except -1:
-        """False if an array is not as the kernels need it."""
+    cdef bint prepare(self, tuple call, int threads, int directions, Forward first) except -1:
+        """False if an array is not as the kernels need it. Its y is beside that of the `first` direction."""
         (cell, act, self.x, (self.h0, self.c0), (w_ih, w_hh, b_ih, b_hh, w_hr),
          self.packing, self.resets, reverse, need_tape) = call
         cdef Arrays a = arrays_of(ANY)
@@ -125,7 +130,11 @@ cdef class Forward:
         self.weights = packed(k, w, RNNFAST_ONE_STEP if once else RNNFAST_FORWARD, threads)
         f[0] = start(k, &self.weights.w, steps, batch, T * B)
         f.given = w if once else NULL
-        self.y = new(&a, <void **>&f.y, 3, T, B, w.P)
+        f.ldy = directions * w.P
+        if first is None:
+            self.y = new(&a, <void **>&f.y, 3, T, B, f.ldy)
+        else:
+            self.y, f.y = first.y, first.f.y + w.P * k.size
         f.x, f.h0, f.c0 = <const char *>x, <const char *>h0, <const char *>c0
         f.reverse = reverse
         if self.packing is not None:
@@ -159,20 +168,21 @@ cdef Tape tape_of(Forward call, int threads):
 
 def run_forward(list calls not None, int threads):
     """Run one call, or both directions of a layer side by side: (y, h_n, c_n, tape) of each, or None
-    if an array is not as the kernels need it.
+    if an array is not as the kernels need it. Both have the same y (T, B, 2P), one beside the other.
 
     A call is (cell, act, x, (h0, c0), (w_ih, w_hh, b_ih, b_hh, w_hr), packing, resets, reverse, need_tape).
     x is (T, B, I), or (1, N, I) if it has the data rows of `packing` in their order. `resets` are uint8, a
     flag per data row.
     """
     cdef Run *runs[2]
-    cdef Forward f
+    cdef Forward f, first = None
     cdef list ready = []
     runs[1] = NULL
     for call in calls:
         f = Forward.__new__(Forward)
-        if not f.prepare(call, threads):
+        if not f.prepare(call, threads, len(calls), first):
             return None
+        first = f
         runs[len(ready)] = &f.f
         ready.append(f)
     over_blocks(runs, forward_block, threads)
@@ -190,7 +200,7 @@ cdef class Backward:
     cdef object dy, dh_n, dc_n
     cdef tuple results
 
-    cdef bint prepare(self, tuple call) except -1:
+    cdef bint prepare(self, tuple call, int direction) except -1:
         """False if the tape is not a fresh one of this cell or an array not as the kernels need it."""
         cell, tape, self.dy, (self.dh_n, self.dc_n) = call
         if type(tape) is not Tape:
@@ -203,7 +213,9 @@ cdef class Backward:
         if self.tape.used or gates_of(f.w.cell) != gates_of(cell):
             return False
         cdef Arrays a = arrays_of(cnp.NPY_FLOAT if f.k.size == 4 else cnp.NPY_DOUBLE)
-        f.dy = <const char *>take(&a, self.dy, 3, T, B, f.w.P)
+        f.dy = <const char *>take(&a, self.dy, 3, T, B, f.ldy)
+        if f.dy != NULL:
+            f.dy += direction * f.w.P * f.k.size
         f.dh_n = <const char *>take(&a, self.dh_n, 2, f.B, f.w.P)
         f.dc_n = <const char *>take(&a, self.dc_n, 2, f.B, f.w.H)
         if a.plain:
@@ -230,7 +242,8 @@ def run_backward(list calls not None, int threads):
     gradients of x, h0, c0 and the weights (None for what was not given); or None if a tape is not a fresh
     one of the cell or an array is not as the kernels need it.
 
-    A call is (cell, tape, dy, (dh_n, dc_n)), shapes as in `run_forward`. It uses the tape up.
+    A call is (cell, tape, dy, (dh_n, dc_n)), shapes as in `run_forward`: dy is that of the y of both
+    directions. It uses the tape up.
     """
     cdef Run *runs[2]
     cdef Backward b
@@ -238,7 +251,7 @@ def run_backward(list calls not None, int threads):
     runs[1] = NULL
     for call in calls:
         b = Backward.__new__(Backward)
-        if not b.prepare(call):
+        if not b.prepare(call, len(ready)):
             return None
         runs[len(ready)] = &b.f
         ready.append(b)

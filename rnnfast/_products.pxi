@@ -143,4 +143,4 @@ cdef void input_gradient(const Run *f, char *dx, Py_ssize_t i, Py_ssize_t parts)
     else:
         f.k.dinput(f.w, last - first, dz, dx + first * I, NULL)
     rnnfast_flush_leave(flush)
-    zero_padding(f, dx, I, i * f.paddings // parts, (i + 1) * f.paddings // parts)
+    zero_padding(f, dx, I, I, i * f.paddings // parts, (i + 1) * f.paddings // parts)

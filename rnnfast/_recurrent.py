@@ -137,8 +137,6 @@ class Recurrent(Parameters, Generic[State]):
                 calls.append(call)
             outputs += _calls.forward(calls, threads)
             x = outputs[-1][0]
-            if len(calls) == 2:
-                x = np.concatenate([outputs[-2][0], x], axis=2)
         y = self._as_given(x, batch)
         tape: Any = None
         if training:
@@ -192,8 +190,8 @@ class Recurrent(Parameters, Generic[State]):
         gradients: list[Any] = []  # of each cell
         for layer in reversed(range(self.num_layers)):
             calls: list[Any] = []
-            for direction, k in self._stack[layer]:
-                calls.append((cell, tape.cells[k], self._side(dout, direction), dstates[k]))
+            for _, k in self._stack[layer]:
+                calls.append((cell, tape.cells[k], dout, dstates[k]))
             gradients = _calls.backward(calls, threads) + gradients
             dout = gradients[0][0]
             if len(calls) == 2:
@@ -216,13 +214,6 @@ class Recurrent(Parameters, Generic[State]):
         return Stream(self, batch_size, state, threads)
 
     # ------------------------------------------------------------------------------------ steps
-
-    def _side(self, both: Any, direction: int) -> Any:
-        """Return one direction's columns of a layer's output or its gradient."""
-        if both is None or self._directions == 1:
-            return both
-        P = self._sizes[0]
-        return both[:, :, direction * P : (direction + 1) * P]
 
     def _dropout_mask(self, shape: tuple[int, ...]) -> Array | None:
         """Inverted dropout: 0 with probability p, else 1 / (1 - p)."""

@@ -81,8 +81,7 @@ def forward(
     if results is None:
         raise RuntimeError("the shapes of the weights do not fit each other")
     ys, hs, cs, tapes = zip(*results, strict=True)
-    both = joined(ys)
-    y = both.reshape(*x.shape[:-1], both.shape[-1])
+    y = ys[0].reshape(*x.shape[:-1], ys[0].shape[-1])
     return [torch.from_numpy(part) for part in (y, _both(hs), _both(cs)) if part is not None], tapes
 
 
@@ -94,10 +93,8 @@ def backward(
     calls = []
     for d, (direction, tape) in enumerate(zip(directions, tapes, strict=True)):
         kind, _ = KINDS[direction.mode]
-        P = tape.shape[-1]
-        own = dy if dy is None or len(directions) == 1 else dy[..., d * P : (d + 1) * P]
         state = of_direction(d, dh_n, dc_n)
-        calls.append((kind, tape, None if own is None else rows_of(own), state))
+        calls.append((kind, tape, None if dy is None else rows_of(dy), state))
     results = _kernels.run_backward(calls, threads())
     assert results is not None, "tapes that were used"
     dxs, dhs, dcs, dweights = zip(*results, strict=True)
@@ -123,8 +120,3 @@ def _both(states: Sequence[Any]) -> Any:
     if states[0] is None:
         return None
     return states[0][None] if len(states) == 1 else np.stack(states)
-
-
-def joined(ys: Sequence[Any]) -> Any:
-    """Return both directions' outputs side by side."""
-    return ys[0] if len(ys) == 1 else np.concatenate(ys, -1)

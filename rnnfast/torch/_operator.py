@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .. import _calls
-from ._layer import KINDS, Maybe, Weights, array, joined, of_direction, split, threads, unpacked
+from ._layer import KINDS, Maybe, Weights, array, of_direction, split, threads, unpacked
 
 
 def operator(
@@ -40,7 +40,7 @@ def _kernel_forward(
 ) -> list[Tensor]:
     ys, hs, cs, _ = _run(mode, directions, x, states, weights, lengths, resets, need_tape=False)
     final = [np.stack(parts) for parts in (hs, cs) if parts[0] is not None]
-    return [torch.from_numpy(result) for result in (joined(ys), *final)]
+    return [torch.from_numpy(result) for result in (ys[0], *final)]
 
 
 def _kernel_backward(
@@ -56,9 +56,8 @@ def _kernel_backward(
     """Return the gradients of x, of all states a cell can have, and of the weights."""
     *_, tapes = _run(mode, directions, x, states, weights, lengths, resets, need_tape=True)
     dy, dh_n, dc_n = map(array, (*upstream, None)[:3])
-    dys = np.split(dy, directions, -1)
     calls = [
-        (KINDS[mode][0], tape, dys[d], of_direction(d, dh_n, dc_n)) for d, tape in enumerate(tapes)
+        (KINDS[mode][0], tape, dy, of_direction(d, dh_n, dc_n)) for d, tape in enumerate(tapes)
     ]
     dxs, dhs, dcs, dweights = zip(*_calls.backward(calls, threads()), strict=True)
     dstates = [np.stack(parts) for parts in (dhs, dcs) if parts[0] is not None]
