@@ -88,12 +88,19 @@ static void lstm_one(const rnnfast_packed *w, const rnnfast_step *s) {
   }
 }
 
+/* Where a panel of weights is near, tiles of 4 rows, which follow each other without a gap (tile.h), are better than
+ * those of 6 if both kinds fill up alike: 0.5 to 1.5 per cent of a step (Zen 4). */
+INLINE int lstm_height(const rnnfast_packed *w, const rnnfast_step *s, int nv) {
+  const int near = depth_of(w, s) * 4 * VBYTES < 48000;
+  return nv == 4 && MR == 6 && near && s->rows % 4 == 0 && s->rows % 6 ? 4 : height_of(nv);
+}
+
 static void lstm_rows(const rnnfast_packed *w, const rnnfast_step *s) {
   const ptrdiff_t panels = panels_of(w->H);
   sums_t xh = sums_of(w, s, panels, 4, 4);
   for (ptrdiff_t p = 0; p < panels; p++, next_panel(&xh)) {
     const int nv = w->narrow && p == panels - 1 ? w->narrow : 4;
-    FOR_TILES(s->rows, height_of(nv), lstm_tile, w, s, &xh, p, nv)
+    FOR_TILES(s->rows, lstm_height(w, s, nv), lstm_tile, w, s, &xh, p, nv)
   }
 }
 

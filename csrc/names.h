@@ -165,3 +165,4 @@
 #define formula_t N(formula_t)
 #define formulas N(formulas)
 #define TERMS N(TERMS)
+#define lstm_height N(lstm_height)
