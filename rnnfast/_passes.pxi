@@ -100,7 +100,8 @@ cdef class Forward:
     cdef object x, h0, c0, y, h_n, c_n, packing, resets
 
     cdef bint prepare(self, tuple call, int threads, int directions, Forward first) except -1:
-        """False if an array is not as the kernels need it. Its y is beside that of the `first` direction."""
+        """False if an array is not as the kernels need it. Its y is beside that of the `first` direction, of
+        the same P."""
         (cell, act, self.x, (self.h0, self.c0), (w_ih, w_hh, b_ih, b_hh, w_hr),
          self.packing, self.resets, reverse, need_tape) = call
         cdef Arrays a = arrays_of(ANY)
@@ -119,7 +120,7 @@ cdef class Forward:
             return False
         cdef const void *h0 = take(&a, self.h0, 2, batch, w.P)
         cdef const void *c0 = take(&a, self.c0, 2, batch, w.H)
-        if not a.plain:
+        if not a.plain or (first is not None and first.f.w.P != w.P):
             return False
 
         cdef const rnnfast_kernels *k = table(a.type)

@@ -299,6 +299,15 @@ def test_weights_that_do_not_fit_each_other() -> None:
         fast(x)
 
 
+def test_directions_of_different_sizes_are_refused() -> None:
+    ours = rnnfast.torch.GRU(3, 5, bidirectional=True)
+    larger = rnnfast.torch.GRU(3, 7, bidirectional=True)
+    for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+        setattr(ours, f"{name}_l0_reverse", getattr(larger, f"{name}_l0_reverse"))
+    with pytest.raises(RuntimeError, match="weights do not fit"):
+        ours(torch.zeros(4, 2, 3))
+
+
 def test_empty_batches() -> None:
     for kind in KINDS:
         plain, fast = pair(kind)
