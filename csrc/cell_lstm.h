@@ -88,8 +88,8 @@ static void lstm_one(const rnnfast_packed *w, const rnnfast_step *s) {
   }
 }
 
-/* Where a panel of weights is near, tiles of 4 rows, which follow each other without a gap (tile.h), are better than
- * those of 6 if both kinds fill up alike: 0.5 to 1.5 per cent of a step (Zen 4). */
+/* Where a panel of weights is near, tiles of 4 rows, which follow each other almost without a gap (tile.h), are
+ * better than those of 6 if the rows fill them and not those: 0.5 to 1.5 per cent of a step (Zen 4). */
 INLINE int lstm_height(const rnnfast_packed *w, const rnnfast_step *s, int nv) {
   const int near = depth_of(w, s) * 4 * VBYTES < 48000;
   return nv == 4 && MR == 6 && near && s->rows % 4 == 0 && s->rows % 6 ? 4 : height_of(nv);

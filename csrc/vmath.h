@@ -64,9 +64,9 @@ INLINE void activate(int n, unsigned tanhs, V *a) {
   V m[WIDEST], den[WIDEST], r[WIDEST], one[WIDEST];
   const formula_t *all = formulas, *c[WIDEST];
   exp_t e;
-  /* With 16 registers the compiler must not know what is there: it would broadcast all constants before every tile
-   * and spill them, 1 to 2.5 per cent of an LSTM's forward pass, 11 of a row at I = 1, H = 32 (AVX2, Zen 4). With 32
-   * registers that is the better way, by 2 to 4 per cent at I = 32, H = 64. */
+  /* With 16 registers the compiler must not know what is there: it would broadcast all constants before every
+   * tile and spill them, 1 to 2.5 per cent of an LSTM's forward pass, 11 of a row at I = 1, H = 32 (AVX2, Zen 4).
+   * With 32 that is the better way, by 2 to 4 per cent at I = 32, H = 64. */
   if (MR < 6) FORGET(all);
   EACH c[i] = &all[tanhs >> i & 1];
   EACH one[i] = load(c[i]->one);
