@@ -225,10 +225,11 @@ class Recurrent(Parameters, Generic[State]):
         return mask
 
     def _time_major(self, a: Array, batch: tuple[int, ...]) -> Array:
-        """View the user's (T, B, ...), (B, T, ...) or (T, ...) as (T, B, ...)."""
+        """Return the user's (T, B, ...), (B, T, ...) or (T, ...) as (T, B, ...) in C order, so that
+        no direction needs a copy of its own."""
         if not batch:
             return a[:, None]
-        return a.swapaxes(0, 1) if self.batch_first else a
+        return np.ascontiguousarray(a.swapaxes(0, 1)) if self.batch_first else a
 
     def _as_given(self, a: Array, batch: tuple[int, ...]) -> Array:
         """Undo `_time_major`."""
