@@ -144,7 +144,7 @@ static void gru_one(const rnnfast_packed *w, const rnnfast_step *s) {
 }
 
 static void gru_step(const rnnfast_packed *w, const rnnfast_step *s) {
-  reset_rows(s->rows, s->reset, s->h, s->ldh, w->P);
+  if (s->reset) reset_rows(s->rows, s->reset, s->h, s->ldh, w->P);
   if (s->rows == 1) gru_one(w, s);
   else gru_rows(w, s);
 }
@@ -167,7 +167,7 @@ static void gru_dstep(const rnnfast_packed *w, const rnnfast_dstep *s) {
     }
   }
   dz_times(w, s, 1, 3, w->h, w->P, s->dh, s->lddh, 1);
-  reset_rows(s->rows, s->reset, s->dh, s->lddh, w->P);
+  if (s->reset) reset_rows(s->rows, s->reset, s->dh, s->lddh, w->P);
 }
 
 /* Reset before: n needs r h' of all units, so a step is two passes over the weights. The first
@@ -188,7 +188,7 @@ INLINE void gru_before_tile(const rnnfast_packed *w, const rnnfast_step *s, cons
 
 static void gru_before_step(const rnnfast_packed *w, const rnnfast_step *s) {
   REAL *gates = s->gates;
-  reset_rows(s->rows, s->reset, s->h, s->ldh, w->P);
+  if (s->reset) reset_rows(s->rows, s->reset, s->h, s->ldh, w->P);
   sums_t xh = sums_of(w, s, panels_of(w->H), 3, 2);
   for (ptrdiff_t p = 0; p < panels_of(w->H); p++, next_panel(&xh))
     FOR_TILES(s->rows, MR_3, gru_before_tile, w, s, &xh, p)
@@ -232,5 +232,5 @@ static void gru_before_dstep(const rnnfast_packed *w, const rnnfast_dstep *s) {
       store(dh_out, fma_(d, rg, load(dh_out)));
     }
   dz_times(w, s, 1, 2, w->h, w->P, s->dh, s->lddh, 1);
-  reset_rows(s->rows, s->reset, s->dh, s->lddh, w->P);
+  if (s->reset) reset_rows(s->rows, s->reset, s->dh, s->lddh, w->P);
 }

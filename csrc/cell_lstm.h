@@ -54,6 +54,16 @@ INLINE void lstm_finish(const rnnfast_packed *w, const rnnfast_step *s, place_t 
   FOR_PAIRS(count, LSTM_UNITS);
 }
 
+/* From the outputs of all units, in `work`, the layer's. */
+static NOINLINE void lstm_project(const rnnfast_packed *w, const rnnfast_step *s) {
+  gemm(&(gemm_t){
+      .rows = s->rows, .n = w->P, .width = 4, .a = s->work, .lda = s->ldwork, .run = w->H, .runs = 1,
+      .stride = w->H, .b = w->r, .c = s->h_next, .ldc = s->ldh_next, .c_panel = 4 * L, .c_vec = L,
+      .whole = 1});
+  for (ptrdiff_t r = 0; r < s->rows; r++)
+    memcpy(output_of(s, r), (REAL *)s->h_next + r * s->ldh_next, w->P * sizeof(REAL));
+}
+
 INLINE void lstm_tile(const rnnfast_packed *w, const rnnfast_step *s, const sums_t *xh, ptrdiff_t p,
                       int nv, ptrdiff_t r, int mr) {
   REAL a[4 * MR_2 * L] __attribute__((aligned(VBYTES)));
@@ -86,6 +96,7 @@ static void lstm_one(const rnnfast_packed *w, const rnnfast_step *s) {
     LSTM_LAST(p, 1, 1) LSTM_LAST(p, 1, 2) LSTM_LAST(p, 1, 3)
     LSTM_LAST(p, 2, 1) LSTM_LAST(p, 2, 2) LSTM_LAST(p, 2, 3)
   }
+  if (w->r) lstm_project(w, s);
 }
 
 /* Where a panel of weights is near, tiles of 4 rows, which follow each other almost without a gap (tile.h), are
@@ -102,19 +113,13 @@ static void lstm_rows(const rnnfast_packed *w, const rnnfast_step *s) {
     const int nv = w->narrow && p == panels - 1 ? w->narrow : 4;
     FOR_TILES(s->rows, lstm_height(w, s, nv), lstm_tile, w, s, &xh, p, nv)
   }
+  if (w->r) lstm_project(w, s);
 }
 
 static void lstm_step(const rnnfast_packed *w, const rnnfast_step *s) {
-  reset_rows(s->rows, s->reset, s->h, s->ldh, w->P);
+  if (s->reset) reset_rows(s->rows, s->reset, s->h, s->ldh, w->P);
   if (s->rows == 1) lstm_one(w, s);
   else lstm_rows(w, s);
-  if (!w->r) return;
-  gemm(&(gemm_t){
-      .rows = s->rows, .n = w->P, .width = 4, .a = s->work, .lda = s->ldwork, .run = w->H, .runs = 1,
-      .stride = w->H, .b = w->r, .c = s->h_next, .ldc = s->ldh_next, .c_panel = 4 * L, .c_vec = L,
-      .whole = 1});
-  for (ptrdiff_t r = 0; r < s->rows; r++)
-    memcpy(output_of(s, r), (REAL *)s->h_next + r * s->ldh_next, w->P * sizeof(REAL));
 }
 
 /* n unit vectors of row r from unit u on. */
@@ -152,6 +157,6 @@ static void lstm_dstep(const rnnfast_packed *w, const rnnfast_dstep *s) {
     FOR_GROUPS(panels_of(w->H), LSTM_DUNITS);
   }
   dz_times(w, s, 0, 4, w->h, w->P, s->dh, s->lddh, 0);
-  reset_rows(s->rows, s->reset, s->dh, s->lddh, w->P);
-  reset_rows(s->rows, s->reset, s->dc, s->lddc, w->H);
+  if (s->reset) reset_rows(s->rows, s->reset, s->dh, s->lddh, w->P);
+  if (s->reset) reset_rows(s->rows, s->reset, s->dc, s->lddc, w->H);
 }

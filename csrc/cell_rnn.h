@@ -10,31 +10,39 @@ INLINE V act_dpoint(int act, V h, V dh) {
   }
 }
 
-/* Activates nv vectors of a row in h_next, `left` units of them for y. */
+/* Activates nv vectors of a row from unit u on, of which `left` units are there. */
 INLINE void rnn_units(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t row, ptrdiff_t u, int nv,
-                      ptrdiff_t left) {
+                      ptrdiff_t left, const V *from) {
   REAL *h = (REAL *)s->h_next + row * s->ldh_next + u, *y = output_of(s, row) + u;
   REAL *g = s->gates ? (REAL *)s->gates + row * s->ldgates + u : NULL;
   V a[4];
-  UNROLL for (int v = 0; v < 4; v++) a[v] = v < nv ? load(h + v * L) : splat(0);
-  act_point(w->act, 4, a);
-  UNROLL for (int v = 0; v < 4; v++)
-    if (v < nv) {
-      store(h + v * L, a[v]);
-      if (g) store(g + v * L, a[v]);
-      store_up_to(y + v * L, a[v], left - v * L);
-    }
+  UNROLL for (int v = 0; v < nv; v++) a[v] = from[v];
+  act_point(w->act, nv, a);
+  UNROLL for (int v = 0; v < nv; v++) {
+    store(h + v * L, a[v]);
+    if (g) store(g + v * L, a[v]);
+    store_up_to(y + v * L, a[v], left - v * L);
+  }
 }
 
-/* Activates one tile, which is still in the first cache. A whole panel has constant counts, so that its vectors
- * stay in registers: as an array that gcc clears (`rep stos`) and copies (memcpy) for every row they cost an
- * RNN's forward pass 4 (medium) to 6 per cent (small), with AVX2 5 to 15 (Zen 4). */
-static void rnn_finish(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t u, int nv, ptrdiff_t r,
+/* Activates one tile in h_next, which is still in the first cache. */
+INLINE void rnn_finish(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t u, int nv, ptrdiff_t r,
                        int mr) {
-  const ptrdiff_t left = w->H - u;
-  for (ptrdiff_t row = r; row < r + mr; row++)
-    if (left >= 4 * L) rnn_units(w, s, row, u, 4, 4 * L);
-    else rnn_units(w, s, row, u, nv, left);
+  for (ptrdiff_t row = r; row < r + mr; row++) {
+    const REAL *h = (const REAL *)s->h_next + row * s->ldh_next + u;
+    V a[4];
+    UNROLL for (int v = 0; v < nv; v++) a[v] = load(h + v * L);
+    rnn_units(w, s, row, u, nv, w->H - u, a);
+  }
+}
+
+/* The number of vectors is constant, so that they stay in registers: as an array that gcc clears (`rep stos`) and
+ * copies (memcpy) for every row they cost an RNN's forward pass 4 (medium) to 6 per cent (small), with AVX2 5 to
+ * 15 (Zen 4). */
+#define RNN_FINISH(u, nv) rnn_finish(w, s, u, nv, r, mr)
+static NOINLINE void rnn_finish_tile(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t u, int nv,
+                                     ptrdiff_t r, int mr) {
+  switch (nv) { UP_TO_4(CASE, RNN_FINISH, u) }
 }
 
 INLINE void rnn_tile(const rnnfast_packed *w, const rnnfast_step *s, const sums_t *xh, ptrdiff_t p, int nv,
@@ -43,7 +51,7 @@ INLINE void rnn_tile(const rnnfast_packed *w, const rnnfast_step *s, const sums_
   expect_outputs(w, s, u, nv, 1, r, mr);
   product(xh->sum, xh->n, nv, start_of(w, s, r) + u, s->init ? s->ldinit : 0,
           (REAL *)s->h_next + r * s->ldh_next + u, s->ldh_next, r, mr);
-  rnn_finish(w, s, u, nv, r, mr);
+  rnn_finish_tile(w, s, u, nv, r, mr);
 }
 
 /* A single row, np panels of nv vectors. */
@@ -51,14 +59,12 @@ INLINE void rnn_row(const rnnfast_packed *w, const rnnfast_step *s, int nv, ptrd
   V acc[4 * 3];
   const ptrdiff_t u = p * 4 * L, nx = 4 * L * w->I, nh = 4 * L * w->P;
   const REAL *start = start_of(w, s, 0) + u;
-  REAL *h = (REAL *)s->h_next + u;
   UNROLL for (int j = 0; j < np; j++)
     UNROLL for (int v = 0; v < nv; v++) acc[4 * j + v] = load(start + (4 * j + v) * L);
   if (!s->init) madd_row(np, nv, 0, acc, input_of(s, 0), 0, w->I, (const REAL *)w->x + p * nx, nx);
   if (!s->summed) madd_row(np, nv, 0, acc, s->h, 0, w->P, (const REAL *)w->h + p * nh, nh);
   UNROLL for (int j = 0; j < np; j++)
-    UNROLL for (int v = 0; v < nv; v++) store(h + (4 * j + v) * L, acc[4 * j + v]);
-  for (int j = 0; j < np; j++) rnn_finish(w, s, u + j * 4 * L, nv, 0, 1);
+    rnn_units(w, s, 0, u + j * 4 * L, nv, w->H - u - j * 4 * L, acc + 4 * j);
 }
 
 static void rnn_one(const rnnfast_packed *w, const rnnfast_step *s) {
@@ -74,7 +80,7 @@ static void rnn_one(const rnnfast_packed *w, const rnnfast_step *s) {
 
 static void rnn_step(const rnnfast_packed *w, const rnnfast_step *s) {
   const ptrdiff_t vectors = panels_of(w->H);
-  reset_rows(s->rows, s->reset, s->h, s->ldh, w->P);
+  if (s->reset) reset_rows(s->rows, s->reset, s->h, s->ldh, w->P);
   if (s->rows == 1) {
     rnn_one(w, s);
     return;
@@ -96,5 +102,5 @@ static void rnn_dstep(const rnnfast_packed *w, const rnnfast_dstep *s) {
     }
   }
   dz_times(w, s, 0, 1, w->h, w->P, s->dh, s->lddh, 0);
-  reset_rows(s->rows, s->reset, s->dh, s->lddh, w->P);
+  if (s->reset) reset_rows(s->rows, s->reset, s->dh, s->lddh, w->P);
 }

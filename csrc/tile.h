@@ -147,9 +147,9 @@ INLINE void tile(int mr, int nv, const sum_t *s, int sums, const REAL *from, ptr
  * is a function of its own: as cases of one they had to share a frame and registers.
  *
  * What goes by between two tiles without FMAs is 48 cycles for 6 rows, of whose 24 stores each takes 2, 10 to 20
- * for 5 rows, up to 10 for 4 (Zen 4). It was 66, 54 and 13 while gcc worked out where all rows are beforehand and kept that in
- * vector registers, from where it comes by way of the queue that is full of FMAs. With `s` put together anew for
- * each panel a step of 4 rows takes 4 per cent more. */
+ * for 5 rows, up to 10 for 4 (Zen 4). It was 66, 54 and 13 while gcc worked out where all rows are beforehand and
+ * kept that in vector registers, from where it comes by way of the queue that is full of FMAs. With `s` put
+ * together anew for each panel a step of 4 rows takes 4 per cent more. */
 typedef void product_t(const sum_t *s, int sums, const REAL *from, ptrdiff_t ldfrom, REAL *to, ptrdiff_t ldto,
                        ptrdiff_t r);
 #define PRODUCT(mr, nv)                                                                                  \
