@@ -118,6 +118,8 @@
 #define wgrad_block N(wgrad_block)
 #define wgrad_across N(wgrad_across)
 #define wgrad_pack N(wgrad_pack)
+#define wgrad_row N(wgrad_row)
+#define outer N(outer)
 #define wgrad_dz N(wgrad_dz)
 #define wgrad_scratch N(wgrad_scratch)
 #define wgrad N(wgrad)

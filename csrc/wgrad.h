@@ -156,8 +156,44 @@ static void wgrad_block(const rnnfast_wgrad *g, const rnnfast_term *t, const REA
   }
 }
 
+/* n rows of C of nv vectors, `left` columns of them there, from as many of a single row of dz and that of b. */
+INLINE void outer(int nv, REAL *c, ptrdiff_t ldc, const REAL *dz, ptrdiff_t n, const REAL *b, ptrdiff_t vec,
+                  ptrdiff_t left) {
+  V row[4];
+  UNROLL for (int v = 0; v < nv; v++) row[v] = load_up_to(b + v * vec, left - v * L);
+  for (ptrdiff_t u = 0; u < n; u++, c += ldc)
+    UNROLL for (int v = 0; v < nv; v++)
+      store_up_to(c + v * L, fma_(splat(dz[u]), row[v], splat(0)), left - v * L);
+}
+
+/* The same for K = 1: C is written row by row, where tiles would take 20 to 60 per cent more time (at
+ * I = 32, H = 64, Zen 4). */
+static NOINLINE void wgrad_row(const rnnfast_wgrad *g, ptrdiff_t panel0, ptrdiff_t panel1) {
+  for (ptrdiff_t p = panel0; p < panel1; p++) {
+    const ptrdiff_t left = g->H - p * L, units = left < L ? left : L, apart = g->narrow ? units : L;
+    const REAL *dz = (const REAL *)g->dz + p * g->slots * L;
+    for (int s = 0; g->bias && s < g->slots; s++)
+      store((REAL *)g->bias + (p * g->slots + s) * L, load(dz + s * apart));
+    for (int i = 0; i < g->terms; i++) {
+      const rnnfast_term *t = &g->term[i];
+      const REAL *b = (const REAL *)t->b + (t->rows ? t->rows[0] : 0) * t->ldb;
+      for (int s = 0; s < t->slots; s++) {
+        REAL *c = (REAL *)t->c + (t->gate[s] * g->H + p * L) * t->ldc;
+        for (ptrdiff_t j = 0; j < t->n; j += 4 * L) {
+#define OUTER(d, nv) outer(nv, c + j, t->ldc, d, units, b + j / L * t->vec, t->vec, t->n - j)
+          switch (t->n - j < 4 * L ? panels_of(t->n - j) : 4) { UP_TO_4(CASE, OUTER, dz + (t->first + s) * apart) }
+        }
+      }
+    }
+  }
+}
+
 /* Four vectors of dz at a time: the slots of a panel, or four panels of one slot. */
 static void wgrad(const rnnfast_wgrad *g, ptrdiff_t panel0, ptrdiff_t panel1, void *scratch) {
+  if (g->K == 1) {
+    wgrad_row(g, panel0, panel1);
+    return;
+  }
   const ptrdiff_t wide = g->slots * L, group = 4 / g->slots;
   for (ptrdiff_t k0 = 0; k0 == 0 || k0 < g->K; k0 += KB) {
     const ptrdiff_t kb = g->K - k0 < KB ? g->K - k0 : KB;
