@@ -198,6 +198,8 @@ def check_kind(name: str, value: Array, dtype: np.dtype[Any]) -> None:
 def check_array(
     name: str, value: Array, dtype: np.dtype[Any], shape: tuple[int, ...], dims: str = ""
 ) -> None:
+    if type(value) is np.ndarray and value.dtype is dtype and value.shape == shape:
+        return
     check_kind(name, value, dtype)
     if value.shape != shape:
         expected = f"{dims} = {shape}" if dims else shape

@@ -124,6 +124,7 @@ class Recurrent(Parameters, Generic[State]):
         x = self._time_major(x, batch)
         cell, act = self._kind()
         outputs: list[_calls.Outputs] = []  # of each cell
+        tapes: list[Any] = []
         masks: list[Array | None] = []
         for layer, cells in enumerate(self._stack):
             mask = self._dropout_mask(x.shape) if training and layer else None
@@ -135,12 +136,12 @@ class Recurrent(Parameters, Generic[State]):
                 reverse = (direction == 1) != self._reverse
                 call = cell, act, x, states[k], weights[k], lengths, resets, reverse, training
                 calls.append(call)
-            outputs += _calls.forward(calls, threads)
+            for output in _calls.forward(calls, threads):
+                outputs.append(output)
+                tapes.append(output[3])
             x = outputs[-1][0]
         y = self._as_given(x, batch)
-        tape: Any = None
-        if training:
-            tape = Tape(self, batch, y.shape, [one[3] for one in outputs], masks)
+        tape: Any = Tape(self, batch, y.shape, tapes, masks) if training else None
         return y, self._join(outputs, batch), tape
 
     def backward(
@@ -188,7 +189,7 @@ class Recurrent(Parameters, Generic[State]):
             self._check_named("accumulate", accumulate, writeable=True)
         cell, _ = self._kind()
         gradients: list[Any] = []  # of each cell
-        for layer in reversed(range(self.num_layers)):
+        for layer in range(self.num_layers - 1, -1, -1):
             calls: list[Any] = []
             for _, k in self._stack[layer]:
                 calls.append((cell, tape.cells[k], dout, dstates[k]))
@@ -239,6 +240,9 @@ class Recurrent(Parameters, Generic[State]):
 
     def _join(self, cells: Sequence[Sequence[Any]], batch: tuple[int, ...]) -> Any:
         """Turn each cell's h and c, (B, .), at 1 and 2 of its results, into what the user sees."""
+        if len(cells) == 1 and batch:
+            _, h, c, _ = cells[0]
+            return h[None] if c is None else (h[None], c[None])
         h = _stack(cells, 1, batch)
         return h if len(self._sizes) == 1 else (h, _stack(cells, 2, batch))
 
@@ -255,15 +259,16 @@ class Recurrent(Parameters, Generic[State]):
 
     def _check_input(self, x: Array, lengths: Array | None) -> tuple[int, ...]:
         """Return (B,), or () for unbatched input."""
-        check_kind("x", x, self.dtype)
+        if type(x) is not np.ndarray or x.dtype is not self.dtype:
+            check_kind("x", x, self.dtype)
         shape = x.shape
-        if len(shape) not in (2, 3) or shape[-1] != self.input_size:
+        if len(shape) == 3 and shape[2] == self.input_size:
+            return (shape[0 if self.batch_first else 1],)
+        if len(shape) != 2 or shape[1] != self.input_size:
             batched = "(B, T, I)" if self.batch_first else "(T, B, I)"
             raise ValueError(
                 f"x has shape {shape}, expected {batched} or (T, I) with I = {self.input_size}"
             )
-        if len(shape) == 3:
-            return (shape[0 if self.batch_first else 1],)
         if lengths is not None:
             raise ValueError(f"lengths is given, but x with shape {shape} has no batch axis")
         return ()
@@ -308,8 +313,5 @@ class Recurrent(Parameters, Generic[State]):
 
 def _stack(cells: Sequence[Sequence[Any]], part: int, batch: tuple[int, ...]) -> Array:
     """Return one part of the results of all cells, (B, .) each, as (L*D, B, .) or (L*D, .)."""
-    if len(cells) == 1:
-        states: Array = cells[0][part][None]
-    else:
-        states = np.array([cell[part] for cell in cells])
+    states = np.array([cell[part] for cell in cells])
     return states if batch else states[:, 0]
