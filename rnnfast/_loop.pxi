@@ -48,13 +48,14 @@ cdef inline Py_ssize_t data_row(const Run *f, Py_ssize_t s) noexcept nogil:
 
 
 cdef inline Py_ssize_t state_before(const Run *f, Py_ssize_t s) noexcept nogil:
-    if f.reverse:
-        return (f.T - s) * f.B
-    return 0 if s == 0 else f.B + data_row(f, s - 1)
+    if f.active != NULL:
+        return f.B + f.offset[s - 1] if s > 0 else 0
+    return (f.T - s if f.reverse else s) * f.B
 
 
-cdef inline Py_ssize_t state_after(const Run *f, Py_ssize_t s) noexcept nogil:
-    return data_row(f, s) if f.reverse else f.B + data_row(f, s)
+cdef inline Py_ssize_t state_after(const Run *f, Py_ssize_t row) noexcept nogil:
+    """The state after a step, by its data row."""
+    return row if f.reverse else f.B + row
 
 
 cdef void zero_padding(const Run *f, char *array, Py_ssize_t ld, Py_ssize_t n, Py_ssize_t first,
@@ -136,6 +137,7 @@ cdef Parts forward_parts(const Run *f, Py_ssize_t rows) noexcept nogil:
 
 
 ctypedef void (*step_function)(const rnnfast_packed *, const rnnfast_step *) noexcept nogil
+ctypedef void (*step_back_function)(const rnnfast_packed *, const rnnfast_dstep *) noexcept nogil
 
 
 cdef int forward_block(const Run *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nogil:
@@ -201,10 +203,10 @@ cdef int forward_block(const Run *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nogi
             step.reset = f.resets + row
         step.h, step.c, step.turned = h, c, s & 1
         if tape:
-            h_other = f.states + (state_after(f, s) + b0) * Pp
+            h_other = f.states + state_after(f, row) * Pp
             step.gates = f.gates + row * gates
             if f.cells != NULL:
-                c = f.cells + (state_after(f, s) + b0) * Hp
+                c = f.cells + state_after(f, row) * Hp
         step.h_next, step.c_next = h_other, c
         if f.given != NULL:
             f.k.one_step(f.given, w, step.x, h, scratch + part.init)
@@ -249,22 +251,21 @@ cdef Py_ssize_t project_ahead(const Run *f, Py_ssize_t b0, Py_ssize_t b1, Py_ssi
     return s
 
 
-cdef inline void back_to(const Run *f, Py_ssize_t s, Py_ssize_t b0, Py_ssize_t b1,
-                         rnnfast_dstep *step) noexcept nogil:
-    """What the step back from s reads and writes for rows b0 .. b1, but for what stays the same."""
-    cdef Py_ssize_t size = f.k.size, row = data_row(f, s) + b0, Pp = f.Pp * size, Hp = f.Hp * size
-    step.rows = rows_of(f, s, b0, b1)
+cdef inline void back_to(const Run *f, Py_ssize_t s, Py_ssize_t b0, rnnfast_dstep *step) noexcept nogil:
+    """What the step back from s reads and writes from row b0 on, but for what stays the same."""
+    cdef Py_ssize_t size = f.k.size, row = data_row(f, s) + b0, before = state_before(f, s) + b0
+    cdef Py_ssize_t Pp = f.Pp * size, Hp = f.Hp * size
     step.gates = f.gates + row * f.ldgates * size
-    if f.dy != NULL:
-        if f.rows != NULL:
-            step.dy, step.data_rows = f.dy, f.rows + row
-        else:
-            step.dy = f.dy + row * f.ldy * size
-    step.reset = f.resets + row if f.resets != NULL else NULL
-    step.h = f.states + (state_before(f, s) + b0) * Pp
+    if f.rows != NULL:
+        step.data_rows = f.rows + row
+    elif f.dy != NULL:
+        step.dy = f.dy + row * f.ldy * size
+    if f.resets != NULL:
+        step.reset = f.resets + row
+    step.h = f.states + before * Pp
     if f.cells != NULL:
-        step.c = f.cells + (state_before(f, s) + b0) * Hp
-        step.c_next = f.cells + (state_after(f, s) + b0) * Hp
+        step.c = f.cells + before * Hp
+        step.c_next = f.cells + state_after(f, row) * Hp
     if f.h_raw != NULL:
         step.h_raw, step.dh_sum = f.h_raw + row * Hp, f.dh_sum + row * Pp
 
@@ -290,16 +291,23 @@ cdef int backward_block(const Run *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nog
     take_states(f, scratch, Pp, f.dh_n, P, b0, rows, P)
     if lstm:
         take_states(f, dc, Hp, f.dc_n, H, b0, rows, H)
-    for s in range(f.T - 1, -1, -1):
-        if rows_of(f, s, b0, b1) == 0:
-            continue
-        back_to(f, s, b0, b1, &step)
+    cdef bint fetch = f.N * size * (f.ldgates + 2 * f.Hp) > NEAR
+    cdef step_back_function step_back = f.k.dstep[w.cell]
+    step.rows, step.dy = rows, f.dy
+    for s in range(f.T - 1 if rows > 0 else -1, -1, -1):
+        if f.active != NULL:
+            step.rows = rows_of(f, s, b0, b1)
+            if step.rows == 0:
+                continue
+        back_to(f, s, b0, &step)
         step.next = NULL
-        if s > 0 and f.N * size * (f.ldgates + 2 * f.Hp) > NEAR:
+        if fetch and s > 0:
             next = step
-            back_to(f, s - 1, b0, b1, &next)
+            back_to(f, s - 1, b0, &next)
+            if f.active != NULL:
+                next.rows = rows_of(f, s - 1, b0, b1)
             step.next = &next
-        f.k.dstep[w.cell](w, &step)
+        step_back(w, &step)
     give_states(f, f.dh0, P, scratch, Pp, b0, rows, P)
     if lstm:
         give_states(f, f.dc0, H, dc, Hp, b0, rows, H)
