@@ -19,8 +19,9 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import PlatformError
 
-# Not for the stable ABI, which would serve all versions of Python with one wheel: that of 3.11 passes
-# arguments in a tuple and a dict, 90 of the 300 ns of a step of `LSTM(1, 32).stream()` (Zen 4).
+# Not for the stable ABI, which would serve all versions of Python with one wheel: that of 3.11
+# passes arguments in a tuple and a dict, 90 of the 300 ns of a step of `LSTM(1, 32).stream()`
+# (Zen 4).
 
 # NumPy's C interface as its oldest supported version has it, without what is deprecated.
 NUMPY_API = [

@@ -33,7 +33,7 @@ GOALS = {
 }
 WIDE = (30, 16, 1024, 1024)
 # Operations on the multiply-adds' ports for a vector of units: its activations and its new state.
-GATES = {"rnn": (1, 22), "gru": (3, 63), "lstm": (4, 104)}
+GATES = {"rnn": (1, 23), "gru": (3, 64), "lstm": (4, 106)}
 FIXED = {"T": "B = 32", "B": "T = 32"}
 WORDS = {"T": "time steps", "B": "batch rows"}
 
