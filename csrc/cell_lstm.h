@@ -13,24 +13,30 @@ INLINE void lstm_dpoint(V *gate, V c_prev, V t, V dh, V *dc) {
   *dc = d * f;
 }
 
-/* The n unit vectors from `at` on, one below the other in a batch or side by side in a row, from their
- * pre-activations a. First i, f, g and c, then o beside tanh(c), which alone would wait for its latency: two
- * rows' 6 and 4 chains rather than 8 and 2 spare up to 6 per cent of a step, a single row's 7 to 9 (Zen 4). */
-INLINE void lstm_units(const rnnfast_packed *w, const rnnfast_step *s, place_t at, int n, const REAL *a) {
-  V ifg[6], oc[4];
+/* Of the n unit vectors from `at` on, one below the other in a batch or side by side in a row, from their
+ * pre-activations a: i, f, g and c. */
+INLINE void lstm_gates(const rnnfast_step *s, place_t at, int n, const REAL *a, V *c) {
+  V ifg[6];
   EACH UNROLL for (int v = 0; v < 3; v++) ifg[3 * i + v] = load(a + (4 * i + v) * L);
   activate(3 * n, 0x24, ifg);
   EACH {
     const ptrdiff_t row = further(at, i).row, u = further(at, i).panel * L;
     const int fresh = s->reset && s->reset[row];
-    const V c = fresh ? splat(0) : load((const REAL *)s->c + row * s->ldc + u);
-    oc[2 * i] = load(a + (4 * i + 3) * L);
-    oc[2 * i + 1] = fma_(ifg[3 * i + 1], c, ifg[3 * i] * ifg[3 * i + 2]);
-    store((REAL *)s->c_next + row * s->ldc + u, oc[2 * i + 1]);
+    c[i] = fresh ? splat(0) : load((const REAL *)s->c + row * s->ldc + u);
+    c[i] = fma_(ifg[3 * i + 1], c[i], ifg[3 * i] * ifg[3 * i + 2]);
+    store((REAL *)s->c_next + row * s->ldc + u, c[i]);
     if (s->gates)
       UNROLL for (int v = 0; v < 3; v++)
         store((REAL *)s->gates + row * s->ldgates + 4 * u + v * L, ifg[3 * i + v]);
   }
+}
+
+/* Then o beside tanh(c), which alone would wait for its latency: two rows' 6 and 4 chains rather than 8 and 2
+ * spare up to 6 per cent of a step, a single row's 7 to 9 (Zen 4). */
+INLINE void lstm_outputs(const rnnfast_packed *w, const rnnfast_step *s, place_t at, int n, const REAL *a,
+                         const V *c) {
+  V oc[4];
+  EACH oc[2 * i] = load(a + (4 * i + 3) * L), oc[2 * i + 1] = c[i];
   activate(2 * n, 0xa, oc);
   EACH {
     const ptrdiff_t row = further(at, i).row, u = further(at, i).panel * L;
@@ -45,15 +51,6 @@ INLINE void lstm_units(const rnnfast_packed *w, const rnnfast_step *s, place_t a
   }
 }
 
-/* Six vectors are 620 operations: 310 cycles on the two ports that the FMAs need too. That is 21 per
- * cent of a step at I + H = 96, 9 at 256, 2.5 at 1,024, and no schedule gets below it. Alone they take
- * several times that, nearly all of it latency; after a tile the FMAs of the next one fill it in. As a function
- * of its own it would cost a step up to 1.5 per cent more, a single row's at H = 20 15 (Zen 4). */
-INLINE void lstm_finish(const rnnfast_packed *w, const rnnfast_step *s, place_t at, int count, const REAL *a) {
-#define LSTM_UNITS(m, n) lstm_units(w, s, further(at, m), n, a + (m) * 4 * L)
-  FOR_PAIRS(count, LSTM_UNITS);
-}
-
 /* From the outputs of all units, in `work`, the layer's. */
 static NOINLINE void lstm_project(const rnnfast_packed *w, const rnnfast_step *s) {
   gemm(&(gemm_t){
@@ -64,6 +61,28 @@ static NOINLINE void lstm_project(const rnnfast_packed *w, const rnnfast_step *s
     memcpy(output_of(s, r), (REAL *)s->h_next + r * s->ldh_next, w->P * sizeof(REAL));
 }
 
+INLINE void lstm_units(const rnnfast_packed *w, const rnnfast_step *s, place_t at, int n, const REAL *a) {
+  V c[2];
+  lstm_gates(s, at, n, a, c);
+  lstm_outputs(w, s, at, n, a, c);
+}
+
+/* The second half of that for rows whose first is done. */
+INLINE void lstm_late_units(const rnnfast_packed *w, const rnnfast_step *s, place_t at, int n, const REAL *a) {
+  V c[2];
+  EACH c[i] = load((const REAL *)s->c_next + (at.row + i) * s->ldc + at.panel * L);
+  lstm_outputs(w, s, at, n, a, c);
+}
+
+/* `count` unit vectors. Two are 310 operations: as many cycles on the two ports that the FMAs need too. That is 21
+ * per cent of a step at I + H = 96, 9 at 256, 2.5 at 1,024, and no schedule gets below it. Alone they take several
+ * times that, nearly all of it latency; after a tile the FMAs of the next one fill it in. As a function of its own
+ * it would cost a step up to 1.5 per cent more, a single row's at H = 20 15 (Zen 4). */
+INLINE void lstm_finish(const rnnfast_packed *w, const rnnfast_step *s, place_t at, int count, const REAL *a) {
+#define LSTM_UNITS(m, n) lstm_units(w, s, further(at, m), n, a + (m) * 4 * L)
+  FOR_PAIRS(count, LSTM_UNITS);
+}
+
 INLINE void lstm_tile(const rnnfast_packed *w, const rnnfast_step *s, const sums_t *xh, ptrdiff_t p,
                       int nv, ptrdiff_t r, int mr) {
   REAL a[4 * MR_2 * L] __attribute__((aligned(VBYTES)));
@@ -71,6 +90,33 @@ INLINE void lstm_tile(const rnnfast_packed *w, const rnnfast_step *s, const sums
   product(xh->sum, xh->n, nv, start_of(w, s, r) + p * 4 * L, s->init ? s->ldinit : 0, a, 4 * L, r, mr);
   if (nv < 4) spread(a, mr, w->H - p * L);
   lstm_finish(w, s, (place_t){r, p, 1}, mr, a);
+}
+
+/* With 16 registers, whose vectors are half as long, the processor keeps half as much in flight, and the FMAs of the
+ * next tile come too late. So the activations of 4 tiles wait for each other, and those that need c for all others:
+ * an LSTM's forward pass takes 7 per cent less time at `small`, 4 at medium and long, 1 at large; with 32 registers
+ * it would take 2 less to 1 more (Zen 4). */
+enum { WAITING = MR < 6 ? 4 : 1 };
+
+INLINE void lstm_sums(const rnnfast_packed *w, const rnnfast_step *s, const sums_t *xh, ptrdiff_t p, int nv, REAL *a,
+                      ptrdiff_t first, ptrdiff_t r, int mr) {
+  const REAL *start = start_of(w, s, first + r) + p * 4 * L;
+  expect_outputs(w, s, p * L, 1, 4, first + r, mr);
+  product(xh->sum, xh->n, nv, start, s->init ? s->ldinit : 0, a + r * 4 * L, 4 * L, first + r, mr);
+}
+
+/* `rows` rows from r on, in up to so many tiles. */
+INLINE void lstm_tiles(const rnnfast_packed *w, const rnnfast_step *s, const sums_t *xh, ptrdiff_t p, int nv,
+                       int height, ptrdiff_t r, ptrdiff_t rows) {
+  REAL a[WAITING * MR_2 * 4 * L] __attribute__((aligned(VBYTES)));
+  const place_t at = {r, p, 1};
+  V c[2];
+  FOR_TILES(rows, height, lstm_sums, w, s, xh, p, nv, a, r)
+  if (nv < 4) spread(a, (int)rows, w->H - p * L);
+#define LSTM_GATES(m, n) lstm_gates(s, further(at, m), n, a + (m) * 4 * L, c)
+#define LSTM_LATE_UNITS(m, n) lstm_late_units(w, s, further(at, m), n, a + (m) * 4 * L)
+  FOR_PAIRS(rows, LSTM_GATES);
+  FOR_PAIRS(rows, LSTM_LATE_UNITS);
 }
 
 /* A single row, np panels from p on and, if it has `narrow` vectors, the one after them. */
@@ -111,7 +157,11 @@ static void lstm_rows(const rnnfast_packed *w, const rnnfast_step *s) {
   sums_t xh = sums_of(w, s, panels, 4, 4);
   for (ptrdiff_t p = 0; p < panels; p++, next_panel(&xh)) {
     const int nv = w->narrow && p == panels - 1 ? w->narrow : 4;
-    FOR_TILES(s->rows, lstm_height(w, s, nv), lstm_tile, w, s, &xh, p, nv)
+    const int height = lstm_height(w, s, nv), most = WAITING * height;
+    if (WAITING == 1) FOR_TILES(s->rows, height, lstm_tile, w, s, &xh, p, nv)
+    else
+      for (ptrdiff_t r = 0; r < s->rows; r += most)
+        lstm_tiles(w, s, &xh, p, nv, height, r, s->rows - r < most ? s->rows - r : most);
   }
   if (w->r) lstm_project(w, s);
 }
