@@ -74,10 +74,10 @@ INLINE void lstm_late_units(const rnnfast_packed *w, const rnnfast_step *s, plac
   lstm_outputs(w, s, at, n, a, c);
 }
 
-/* `count` unit vectors. Two are 310 operations: as many cycles on the two ports that the FMAs need too. That is 21
- * per cent of a step at I + H = 96, 9 at 256, 2.5 at 1,024, and no schedule gets below it. Alone they take several
- * times that, nearly all of it latency; after a tile the FMAs of the next one fill it in. As a function of its own
- * it would cost a step up to 1.5 per cent more, a single row's at H = 20 15 (Zen 4). */
+/* `count` unit vectors. Six are 620 operations: 310 cycles on the two ports that the FMAs need too. That is 21 per
+ * cent of a step at I + H = 96, 9 at 256, 2.5 at 1,024, and no schedule gets below it. Alone they take several times
+ * that, nearly all of it latency; after a tile the FMAs of the next one fill it in. As a function of its own it would
+ * cost a step up to 1.5 per cent more, a single row's at H = 20 15 (Zen 4). */
 INLINE void lstm_finish(const rnnfast_packed *w, const rnnfast_step *s, place_t at, int count, const REAL *a) {
 #define LSTM_UNITS(m, n) lstm_units(w, s, further(at, m), n, a + (m) * 4 * L)
   FOR_PAIRS(count, LSTM_UNITS);
@@ -94,8 +94,8 @@ INLINE void lstm_tile(const rnnfast_packed *w, const rnnfast_step *s, const sums
 
 /* With 16 registers, whose vectors are half as long, the processor keeps half as much in flight, and the FMAs of the
  * next tile come too late. So the activations of 4 tiles wait for each other, and those that need c for all others:
- * an LSTM's forward pass takes 7 per cent less time at `small`, 4 at medium and long, 1 at large; with 32 registers
- * it would take 2 less to 1 more (Zen 4). */
+ * a forward pass takes 7 per cent less time at I = 32, H = 64, 2 to 4 at 128, 1 at 256; with 32 registers it would
+ * take 2 less to 1 more (Zen 4). */
 enum { WAITING = MR < 6 ? 4 : 1 };
 
 INLINE void lstm_sums(const rnnfast_packed *w, const rnnfast_step *s, const sums_t *xh, ptrdiff_t p, int nv, REAL *a,

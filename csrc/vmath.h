@@ -7,7 +7,7 @@
  * float64 (degree 10). Adding 1.5 * 2^mantissa + bias rounds y/ln2 to an integer and leaves n + bias in the low
  * bits: one shift makes it the float 2^n. Both have their constants in common: with others for y = 2x, 23 of
  * them, too many for the registers, a single row at I = 1, H = 32 takes 4 (LSTM) to 8 per cent (GRU) more,
- * with AVX2 7 to 11 (Zen 4).
+ * with AVX2 6 to 11 (Zen 4).
  *
  * Everything takes several vectors at once and does each operation for all of them before the next. One
  * activation is a chain of 16 or 17 operations of 4 cycles; the processor's scheduler holds 4 such chains,
