@@ -240,9 +240,11 @@ class Recurrent(Parameters, Generic[State]):
 
     def _join(self, cells: Sequence[Sequence[Any]], batch: tuple[int, ...]) -> Any:
         """Turn each cell's h and c, (B, .), at 1 and 2 of its results, into what the user sees."""
-        if len(cells) == 1 and batch:
+        if len(cells) == 1:  # views; unbatched, (1, .) is (L*D, .)
             _, h, c, _ = cells[0]
-            return h[None] if c is None else (h[None], c[None])
+            if batch:
+                h, c = h[None], c if c is None else c[None]
+            return h if c is None else (h, c)
         h = _stack(cells, 1, batch)
         return h if len(self._sizes) == 1 else (h, _stack(cells, 2, batch))
 
