@@ -50,9 +50,14 @@ INLINE void wgrad_dz(REAL *to, ptrdiff_t apart, const REAL *dz, ptrdiff_t lddz, 
 }
 
 /* Whether tiles read b's rows where they are: whole vectors, near each other. Up to 512 bytes apart it takes 0
- * to 15 per cent less time, the more the fewer outputs share a copy; from 1 KiB on, up to 17 per cent more. */
+ * to 15 per cent less time, the more the fewer outputs share a copy; from 1 KiB on, up to 17 per cent more.
+ *
+ * NumPy's arrays begin at any 16 bytes. The small tiles of 16 registers have no loads to spare for vectors that
+ * cross a line: with such an x a backward pass at I = H = 128 takes 12 per cent more time, that of a copy 2; with
+ * 32 registers it makes no difference (Zen 4). */
 static int in_place(const rnnfast_term *t) {
-  return !t->rows && t->vec == L && t->n % L == 0 && t->ldb * (ptrdiff_t)sizeof(REAL) <= 512;
+  const int aligned = MR >= 6 || (uintptr_t)t->b % VBYTES == 0;
+  return aligned && !t->rows && t->vec == L && t->n % L == 0 && t->ldb * (ptrdiff_t)sizeof(REAL) <= 512;
 }
 
 /* Rows, `apart` bytes from each other, of which 4 vectors are to be fetched; `at` NULL: none. */
@@ -89,7 +94,7 @@ INLINE void wgrad_tile(const outputs_t *o, int nv, ptrdiff_t r, int mr) {
   UNROLL for (int m = 0; m < mr; m++) a[m] = o->a + r + m;
   const ptrdiff_t i = r / height_of(nv), line = i % 4 * 64;
   const rows_t next = i < 8 && line < 4 * VBYTES ? o->next[i / 4] : (rows_t){0};
-  if (next.at) madd(mr, nv, acc, a, o->lda, o->kb, o->b, o->ldb, 1, (share_t){next.at + line, next.apart, 0});
+  if (next.at) madd(mr, nv, acc, a, o->lda, o->kb, o->b, o->ldb, 1, (share_t){next.at + line, next.apart, 0, 0});
   else madd(mr, nv, acc, a, o->lda, o->kb, o->b, o->ldb, 0, (share_t){0});
   UNROLL for (int m = 0; m < mr; m++)
     UNROLL for (int v = 0; v < nv; v++)

@@ -208,6 +208,21 @@ def test_backward_leaves_no_trace(case: Case) -> None:
     assert_same_bits(run(functional, problem), first)
 
 
+@pytest.mark.parametrize("case", with_dtype(variants(T=9, B=13, I=64, H=32)), ids=str)
+def test_addresses_of_x(case: Case) -> None:
+    """Where `x` begins decides whether weight gradients read it there or in a copy."""
+    problem = case.problem()
+    x, results = problem.forward["x"], []
+    memory = np.zeros(x.nbytes + 128, np.uint8)
+    line = -memory.ctypes.data % 64
+    for past in (0, x.itemsize, 16, 32):
+        there = memory[line + past :][: x.nbytes].view(x.dtype).reshape(x.shape)
+        there[...] = x
+        results.append(run(functional, problem.using(x=there)))
+    for result in results[1:]:
+        assert_same_bits(result, results[0])
+
+
 LAYERS = [
     (rnnfast.RNN, {}),
     (rnnfast.RNN, {"nonlinearity": "relu", "bias": False}),
