@@ -238,7 +238,11 @@ def test_plot_without_matplotlib_is_refused_before_the_work(
 def test_ctrl_c_ends_a_demonstration_cleanly() -> None:
     code = "from rnnfast.demos import run; run('seq2seq', [])"
     process = subprocess.Popen(
-        [sys.executable, "-P", "-c", code], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+        [sys.executable, "-P", "-c", code],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        # Under a shell's `&` SIGINT is ignored, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
     seen = b""

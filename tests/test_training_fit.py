@@ -364,6 +364,14 @@ def test_without_safetensors_the_message_says_what_to_install(
 # ---------------------------------------------------------------------------------- Ctrl-C
 
 
+@pytest.fixture
+def sigint() -> Iterator[None]:
+    """SIGINT as in a terminal: what a shell starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @contextmanager
 def interrupt_after(seconds: float) -> Iterator[list[float]]:
     """Send this process SIGINT later; the list receives the moment it was sent."""
@@ -383,6 +391,7 @@ def interrupt_after(seconds: float) -> Iterator[list[float]]:
             thread.join()
 
 
+@pytest.mark.usefixtures("sigint")
 def test_ctrl_c_returns_at_once_and_leaves_the_model_usable() -> None:
     model = Summer()
     before = signal.getsignal(signal.SIGINT)
@@ -396,6 +405,7 @@ def test_ctrl_c_returns_at_once_and_leaves_the_model_usable() -> None:
     assert not model.fit(1).interrupted
 
 
+@pytest.mark.usefixtures("sigint")
 def test_ctrl_c_does_not_cut_an_update_in_half() -> None:
     class Slow(SGD):
         def step(self, grads: Any) -> None:
