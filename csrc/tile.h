@@ -20,15 +20,15 @@ INLINE int height_of(ptrdiff_t nv) { return nv == 4 ? MR : nv == 3 ? MR_3 : MR_2
 
 /* While a panel of weights beyond the second cache is in use, its tiles fetch the next one, each a share in
  * proportion to its rows, evenly over its k: `step` bytes a k from `at` on, and as many from `more` bytes
- * further on unless that is 0. Not at those k that have a bit of `skip`.
+ * further on unless that is 0.
  *
  * Weights arrive at 8 bytes a cycle (Granite Rapids, one core), which is what 16 rows at the peak ask for. Were
  * they fetched by the first four tiles only, at 5 bytes a cycle, a step of an LSTM at H = 1024 would take 7 per
  * cent more time with 128 rows and 2 to 5 with 32 (with 16 and 24 as much, within 2); without fetching it takes
  * 8 to 10 more again at H = 256 and 512. To ask for 8 lines at once every 4 k costs 12 rows 9 per cent of a step
- * back. To ask for a line up to 5 times costs nothing measurable; 11 times, as tiles of 3 rows would of 64, 6 per
- * cent of an LSTM's step at H = 256 (AVX2, Zen 4). */
-typedef struct { const char *at; ptrdiff_t step, more, skip; } share_t;
+ * back. To ask for a line up to 5 times costs nothing measurable; 11 times, as tiles of 3 rows would of 64, 4 to
+ * 6 per cent of an LSTM's step at H = 256 (AVX2, Zen 4). */
+typedef struct { const char *at; ptrdiff_t step, more; } share_t;
 
 /* Whether weights leave that cache (2 MiB) until the next step, because of what each of `rows` rows reads and
  * writes besides them. If not, to ask for them twice costs up to 10 per cent of a step of 8 rows. */
@@ -48,12 +48,13 @@ INLINE void fetch(const REAL *p, ptrdiff_t n, int write) {
  * streams. Rows have a pointer each, so they may lie anywhere: 0.98 to 1.02 of the time that a stride takes. */
 INLINE void madd(int mr, int nv, V *acc, const REAL *const *row, ptrdiff_t ks, ptrdiff_t K, const REAL *b,
                  ptrdiff_t bs, int streams, share_t ahead) {
+  const ptrdiff_t skip = ahead.step <= 8 ? 3 : 0; /* bits of a k that does not ask */
   /* Unrolling keeps the loop's own additions off the ports of the FMAs: 84 -> 90 per cent of the peak at
    * K = 256. */
   UNROLL_4 for (ptrdiff_t k = 0; k < K; k++, b += bs) {
     V s[MR_2], w[4];
     if (streams) {
-      if (!(k & ahead.skip)) {
+      if (!(k & skip)) {
         __builtin_prefetch(ahead.at, 0, 2);
         if (streams > 1) __builtin_prefetch(ahead.at + ahead.more, 0, 2);
       }
@@ -97,10 +98,9 @@ INLINE ptrdiff_t part_of(ptrdiff_t reals, ptrdiff_t rows) {
 /* The share of rows r .. r + mr. A stream asks for a line a k at most: a single tile fetches half a panel. */
 INLINE share_t share_of(const sum_t *s, ptrdiff_t r, int mr) {
   const ptrdiff_t K = s->run * s->runs, step = (s->each * mr + K - 1) / K;
-  const ptrdiff_t also = s->also ? (const char *)s->also - (const char *)s->next : 0;
   const char *at = (const char *)s->next + s->each * r;
-  if (step <= 64) return (share_t){at, step, also, step <= 8 ? 3 : 0};
-  return (share_t){at, step / 2 < 64 ? step / 2 : 64, step / 2 * K, 0};
+  if (step <= 64) return (share_t){at, step, s->also ? (const char *)s->also - (const char *)s->next : 0};
+  return (share_t){at, step / 2 < 64 ? step / 2 : 64, step / 2 * K};
 }
 
 /* acc += the sum of the mr rows of a from r on. */

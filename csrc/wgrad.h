@@ -94,7 +94,7 @@ INLINE void wgrad_tile(const outputs_t *o, int nv, ptrdiff_t r, int mr) {
   UNROLL for (int m = 0; m < mr; m++) a[m] = o->a + r + m;
   const ptrdiff_t i = r / height_of(nv), line = i % 4 * 64;
   const rows_t next = i < 8 && line < 4 * VBYTES ? o->next[i / 4] : (rows_t){0};
-  if (next.at) madd(mr, nv, acc, a, o->lda, o->kb, o->b, o->ldb, 1, (share_t){next.at + line, next.apart, 0, 0});
+  if (next.at) madd(mr, nv, acc, a, o->lda, o->kb, o->b, o->ldb, 1, (share_t){next.at + line, next.apart, 0});
   else madd(mr, nv, acc, a, o->lda, o->kb, o->b, o->ldb, 0, (share_t){0});
   UNROLL for (int m = 0; m < mr; m++)
     UNROLL for (int v = 0; v < nv; v++)
