@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -40,22 +41,27 @@ WORDS = {"T": "time steps", "B": "batch rows"}
 
 def peak(clock: Clock) -> Iterator[Row]:
     """Per cent of the peak: forward with weights packed once, training with new ones each time."""
-    measured = []
+    cases = {}
     for shape, (cell, direction) in product(clock.some(tuple(GOALS)), BOTH):
-        T, B, I, H = sizes = SHAPES.get(shape, WIDE)
-        x = np.random.default_rng(1).standard_normal((T, B, I), np.float32)
-        forward = partial(LAYERS[cell](I, H, rng=0).stream(B).run, x)
-        run = run_of(cell, sizes, direction) if direction == "training" else forward
-        case = Sized(cell, f"{T} {B} {I} {H}", direction)
-        what = f"{shape} {cell.upper()} {direction}"
-        measured.append((what, shape, case, clock.time(what, run)))
-    for what, shape, case, seconds in measured:
+        sizes = " ".join(map(str, SHAPES.get(shape, WIDE)))
+        cases[f"{shape} {cell.upper()} {direction}"] = shape, Sized(cell, sizes, direction)
+    # The peak is the best of the whole run, so no case should hang on a bad moment of the machine.
+    found = dict.fromkeys(cases, math.inf)
+    for _ in range(1 if clock.quick else 3):
+        for what, (_, case) in cases.items():
+            run = run_of(case.cell, case.sizes, case.direction)
+            if case.direction == "forward":
+                T, B, I, H = case.sizes
+                x = np.random.default_rng(1).standard_normal((T, B, I), np.float32)
+                run = partial(LAYERS[case.cell](I, H, rng=0).stream(B).run, x)
+            found[what] = min(found[what], clock.time(what, run))
+    for what, (shape, case) in cases.items():
         training, (gates, others) = case.direction == "training", GATES[case.cell]
         products = gates * sum(case.sizes[2:])
         most = 100 * products / (products + others)
         note = "" if training else f"at most {most:.0f} % beside its activations"
         goal = GOALS[shape][training][list(GATES).index(case.cell)]
-        share = case.flops / seconds / clock.peak / 1e7
+        share = case.flops / found[what] / clock.peak / 1e7
         yield Row(what, share, "%", goal, at_least=True, note=note)
 
 
