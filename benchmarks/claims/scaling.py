@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -10,7 +9,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from clock import BOTH, LAYERS, Clock, Row, Sized, SkipError, run_of, say
+from clock import BOTH, LAYERS, Clock, Row, Run, Sized, Sizes, SkipError, run_of, say
 
 from rnnfast._kernels import fma_peak
 from rnnfast.bench.cases import DIRECTIONS, SHAPES
@@ -45,24 +44,24 @@ def peak(clock: Clock) -> Iterator[Row]:
     for shape, (cell, direction) in product(clock.some(tuple(GOALS)), BOTH):
         sizes = " ".join(map(str, SHAPES.get(shape, WIDE)))
         cases[f"{shape} {cell.upper()} {direction}"] = shape, Sized(cell, sizes, direction)
-    # The peak is the best of the whole run, so no case should hang on a bad moment of the machine.
-    found = dict.fromkeys(cases, math.inf)
-    for _ in range(1 if clock.quick else 3):
-        for what, (_, case) in cases.items():
-            run = run_of(case.cell, case.sizes, case.direction)
-            if case.direction == "forward":
-                T, B, I, H = case.sizes
-                x = np.random.default_rng(1).standard_normal((T, B, I), np.float32)
-                run = partial(LAYERS[case.cell](I, H, rng=0).stream(B).run, x)
-            found[what] = min(found[what], clock.time(what, run))
+    found = clock.spread({what: partial(packed_once, case) for what, (_, case) in cases.items()})
     for what, (shape, case) in cases.items():
         training, (gates, others) = case.direction == "training", GATES[case.cell]
         products = gates * sum(case.sizes[2:])
         most = 100 * products / (products + others)
         note = "" if training else f"at most {most:.0f} % beside its activations"
         goal = GOALS[shape][training][list(GATES).index(case.cell)]
-        share = case.flops / found[what] / clock.peak / 1e7
+        share = case.flops / found[what][case] / clock.peak / 1e7
         yield Row(what, share, "%", goal, at_least=True, note=note)
+
+
+def packed_once(case: Sized) -> dict[Sized, Run]:
+    """A case's run; forward it is a stream's, whose weights are packed beforehand."""
+    T, B, I, H = case.sizes
+    x = np.random.default_rng(1).standard_normal((T, B, I), np.float32)
+    forward = partial(LAYERS[case.cell](I, H, rng=0).stream(B).run, x)
+    run = run_of(case.cell, case.sizes, case.direction)
+    return {case: run if case.direction == "training" else forward}
 
 
 def threads(clock: Clock) -> Iterator[Row]:
@@ -74,10 +73,12 @@ def threads(clock: Clock) -> Iterator[Row]:
     cases = [(shape, *both, SHAPES[shape], {}) for shape, both in product(shapes, BOTH)]
     both_ways: Any = (1000, 1, 64, 128), {"bidirectional": True}
     cases += [("1000 1 64 128 bidirectional", "lstm", d, *both_ways) for d in DIRECTIONS]
-    for shape, cell, direction, sizes, options in cases:
-        what = f"{shape} {cell.upper()} {direction}"
-        runs = {t: run_of(cell, sizes, direction, {"threads": t}, **options) for t in (1, n)}
-        found = clock.best(what, runs, PAUSE)
+
+    def runs(cell: str, direction: str, sizes: Sizes, options: dict[str, Any]) -> dict[int, Run]:
+        return {t: run_of(cell, sizes, direction, {"threads": t}, **options) for t in (1, n)}
+
+    named = {f"{shape} {case[0].upper()} {case[1]}": partial(runs, *case) for shape, *case in cases}
+    for what, found in clock.spread(named, PAUSE).items():
         yield Row(what, found[1] / found[n], "x", goal, at_least=True)
     say("multiply-add peak")
     with ThreadPoolExecutor(n) as pool:
@@ -91,12 +92,16 @@ def odd(clock: Clock) -> Iterator[Row]:
     pairs = [("50 32 100 100", "50 32 128 128"), ("50 32 130 130", "50 32 128 128"),
              ("50 32 257 257", "50 32 256 256"), ("50 7 128 128", "50 8 128 128"),
              ("50 33 128 128", "50 32 128 128")]  # fmt: skip
-    measured = []
-    for pair, (cell, direction) in product(clock.some(pairs), BOTH):
+
+    def runs(pair: Sequence[str], cell: str, direction: str) -> dict[Sized, Run]:
         cases = [Sized(cell, shape, direction) for shape in pair]
-        runs = {case: run_of(cell, case.sizes, direction) for case in cases}
-        measured.append(clock.best(f"{pair[0]} {cell.upper()} {direction}", runs))
-    for found in measured:
+        return {case: run_of(cell, case.sizes, direction) for case in cases}
+
+    named = {
+        f"{pair[0]} {cell.upper()} {direction}": partial(runs, pair, cell, direction)
+        for pair, (cell, direction) in product(clock.some(pairs), BOTH)
+    }
+    for found in clock.spread(named).values():
         (case, share), (near, near_share) = (
             (case, case.flops / seconds / clock.peak / 1e7) for case, seconds in found.items()
         )
