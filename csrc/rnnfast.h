@@ -52,7 +52,7 @@ typedef struct {
 
 /* One time step of one block of rows, forward. */
 typedef struct {
-  ptrdiff_t rows;
+  ptrdiff_t rows;                    /* at least 1: kernels divide by it */
   const ptrdiff_t *data_rows;        /* (rows,) which rows of x and y they are; NULL: those from 0 on */
   const void *x;                     /* rows of I; used when init is NULL */
   const void *init;                  /* bias + w_ih x already summed, laid out as gates; or NULL */
@@ -74,7 +74,7 @@ typedef struct {
 
 /* One time step of one block of rows, backward. */
 typedef struct rnnfast_dstep {
-  ptrdiff_t rows;
+  ptrdiff_t rows;                    /* at least 1 */
   const ptrdiff_t *data_rows;        /* (rows,) which rows of dy they are; NULL: those from 0 on */
   void *gates;                       /* in: saved by forward; out: dz */
   const void *h;                     /* GRU: (rows, Pp) previous output */
@@ -152,6 +152,14 @@ void rnnfast_flush_leave(unsigned long state);
 void *rnnfast_alloc(size_t bytes);
 void *rnnfast_alloc_result(size_t bytes);
 void rnnfast_free(void *block);
+/* Tasks 0 .. n of a job on up to `threads` threads, at most MAX_THREADS, each task once; returns the OR of what they
+ * return. `in_turn`: task i on thread i modulo threads, in every call, for what its cache holds; else on the next
+ * free one. Without OpenMP on this thread alone. */
+enum { RNNFAST_MAX_THREADS = 256 };
+typedef int rnnfast_task(void *job, ptrdiff_t i);
+int rnnfast_share(ptrdiff_t n, int threads, int in_turn, rnnfast_task *task, void *job);
+/* How many of `most` threads pay on a machine as busy as it lately was (parallel.c). */
+int rnnfast_paying_threads(int most);
 const char *rnnfast_compiler(void);
 
 #endif

@@ -100,4 +100,8 @@ cdef extern from "rnnfast.h" nogil:
     void *rnnfast_alloc(size_t)
     void *rnnfast_alloc_result(size_t)
     void rnnfast_free(void *)
+    int RNNFAST_MAX_THREADS
+    ctypedef int rnnfast_task(void *, Py_ssize_t) noexcept nogil
+    int rnnfast_share(Py_ssize_t, int, int, rnnfast_task *, void *)
+    int rnnfast_paying_threads(int)
     const char *rnnfast_compiler()

@@ -9,6 +9,8 @@ GRU_RESET_BEFORE: int
 LSTM: int
 ACTIVATIONS: dict[str, int]
 SERIAL_FLOPS: float
+MAX_THREADS: int
+NO_COPY_OF_A_TAPE: str
 
 class Tape:
     dtype: np.dtype[Any]
@@ -36,6 +38,7 @@ def run_backward(
 ) -> list[tuple[NDArray[Any] | None, ...]] | None: ...
 def build_info() -> dict[str, Any]: ...
 def omp_max_threads() -> int: ...
+def paying_threads(most: int) -> int: ...
 def pause_openmp() -> None: ...
 def forked_child() -> None: ...
 def vmath(name: str, x: NDArray[Any]) -> NDArray[Any]: ...
@@ -50,8 +53,15 @@ def pack(
 class Steps:
     dtype: np.dtype[Any]
     turn: int
+    threads: int
+    rows_first: bool
     def __new__(
-        cls, layers: list[dict[str, Any]], batch_size: int, threads: int, dtype: np.dtype[Any]
+        cls,
+        layers: list[dict[str, Any]],
+        batch_size: int,
+        threads: int,
+        dtype: np.dtype[Any],
+        rows_first: bool,
     ) -> Self: ...
     def step(self, x: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]: ...
     def run(self, x: NDArray[Any]) -> NDArray[Any]: ...

@@ -324,7 +324,10 @@ cdef double flops(const Run *f) noexcept nogil:
 
 
 cdef int useful_threads(double flops, int threads) noexcept nogil:
-    return 1 if in_forked_child or not HAVE_OPENMP or flops < serial_flops else threads
+    """A negative number of threads is at most so many: as many of them as pay."""
+    if in_forked_child or not HAVE_OPENMP or flops < serial_flops:
+        return 1
+    return threads if threads > 0 else rnnfast_paying_threads(-threads)
 
 
 cdef int over_blocks(Run **runs, block_function run, int threads) except -1:
@@ -348,22 +351,22 @@ cdef int over_blocks(Run **runs, block_function run, int threads) except -1:
     return 0
 
 
+cdef struct Blocks:
+    Run **runs
+    Py_ssize_t of_each           # pass
+    block_function run
+
+
 cdef int run_blocks(Run **runs, int passes, Py_ssize_t blocks, block_function run,
                     int threads) noexcept nogil:
-    cdef Py_ssize_t i
-    cdef int failed = 0
-    if threads == 1:
-        for i in range(passes * blocks):
-            failed |= run_block(runs[i // blocks], i % blocks, blocks, run)
-    elif runs[0].active == NULL:  # the same rows on the same thread in every call: they are in its cache
-        for i in prange(passes * blocks, num_threads=threads, schedule="static", chunksize=1):
-            failed |= run_block(runs[i // blocks], i % blocks, blocks, run)
-    else:
-        for i in prange(passes * blocks, num_threads=threads, schedule="dynamic", chunksize=1):
-            failed |= run_block(runs[i // blocks], i % blocks, blocks, run)
-    return failed
+    cdef Blocks job
+    job.runs, job.of_each, job.run = runs, blocks, run
+    # Dense: the same rows on the same thread in every call, for they are in its cache.
+    return rnnfast_share(passes * blocks, threads, runs[0].active == NULL, run_block, &job)
 
 
-cdef inline int run_block(const Run *f, Py_ssize_t i, Py_ssize_t blocks,
-                          block_function run) noexcept nogil:
-    return run(f, i * f.B // blocks, (i + 1) * f.B // blocks)
+cdef int run_block(void *to_do, Py_ssize_t i) noexcept nogil:
+    cdef const Blocks *job = <const Blocks *>to_do
+    cdef const Run *f = job.runs[i // job.of_each]
+    cdef Py_ssize_t block = i % job.of_each
+    return job.run(f, block * f.B // job.of_each, (block + 1) * f.B // job.of_each)

@@ -1,5 +1,9 @@
 # The tape and the two passes: part of _kernels.pyx.
 
+NO_COPY_OF_A_TAPE = ("a tape cannot be pickled or copied: it serves one backward, in the process of its forward. "
+                     "Keep the inputs and call forward again")
+
+
 cdef class Tape:
     """What backward needs, saved by forward. Backward works in this memory, so it can run once."""
     cdef Run f
@@ -14,6 +18,9 @@ cdef class Tape:
     def __dealloc__(self):
         rnnfast_free(self.block)
         rnnfast_free(self.raw)
+
+    def __reduce__(self):
+        raise TypeError(NO_COPY_OF_A_TAPE)
 
     @property
     def cell(self):

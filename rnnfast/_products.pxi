@@ -94,36 +94,38 @@ cdef int over_products(const Run *f, const rnnfast_wgrad *g, int n, void *dx, in
 
 cdef int run_products(const Run *f, const rnnfast_wgrad *g, int n, void *dx, int threads,
                       Py_ssize_t scratch) noexcept nogil:
-    cdef Py_ssize_t dx_parts = max(f.N // 128, 1), i
-    cdef int failed = 0
-    if threads == 1:
-        for i in range(n + dx_parts):
-            failed |= product(f, g, n, dx, dx_parts, 1, i, scratch)
-    else:
-        for i in prange(n * threads + dx_parts, num_threads=threads, schedule="dynamic", chunksize=1):
-            failed |= product(f, g, n, dx, dx_parts, threads, i, scratch)
-    return failed
+    cdef Products job
+    job.f, job.g, job.n, job.dx = f, g, n, <char *>dx
+    job.parts, job.dx_parts, job.scratch = threads, max(f.N // 128, 1), scratch
+    return rnnfast_share(n * threads + job.dx_parts, threads, False, product, &job)
 
 
-cdef int product(const Run *f, const rnnfast_wgrad *g, int n, void *dx, Py_ssize_t dx_parts,
-                 Py_ssize_t parts, Py_ssize_t i, Py_ssize_t scratch) noexcept nogil:
+cdef struct Products:
+    const Run *f
+    const rnnfast_wgrad *g       # (n,)
+    char *dx
+    Py_ssize_t n, parts, dx_parts, scratch
+
+
+cdef int product(void *to_do, Py_ssize_t i) noexcept nogil:
     """Part i: first those of each weight gradient, then the smaller ones of dx, which even out how long
     the threads take."""
-    cdef const rnnfast_kernels *k = f.k
+    cdef const Products *job = <const Products *>to_do
+    cdef const rnnfast_kernels *k = job.f.k
+    cdef const rnnfast_wgrad *g
     cdef Py_ssize_t first, last, panels, part
     cdef unsigned long flush
     cdef char *memory
-    if i >= n * parts:
-        i -= n * parts
-        input_gradient(f, <char *>dx, i, dx_parts)
+    if i >= job.n * job.parts:
+        input_gradient(job.f, job.dx, i - job.n * job.parts, job.dx_parts)
         return 0
-    g += i // parts
-    part = i % parts
+    g = job.g + i // job.parts
+    part = i % job.parts
     panels = padded(k, g.H) // k.lanes
-    first, last = part * panels // parts, (part + 1) * panels // parts
+    first, last = part * panels // job.parts, (part + 1) * panels // job.parts
     if first == last:
         return 0
-    memory = <char *>rnnfast_alloc(scratch * k.size)
+    memory = <char *>rnnfast_alloc(job.scratch * k.size)
     if memory == NULL:
         return 1
     flush = rnnfast_flush_enter()

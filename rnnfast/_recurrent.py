@@ -38,6 +38,9 @@ class Tape:
     cells: list[Any]  # of each cell the tape of its forward; emptied by backward
     masks: list[Array | None]  # of each stacked layer the dropout mask on its input
 
+    def __reduce__(self) -> Any:
+        raise TypeError(_kernels.NO_COPY_OF_A_TAPE)
+
 
 class Recurrent(Parameters, Generic[State]):
     """The passes, the same for every cell. A subclass names its cell."""

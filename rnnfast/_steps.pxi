@@ -21,17 +21,18 @@ cdef class Steps:
     cdef const rnnfast_packed **w
     cdef const rnnfast_kernels *k
     cdef Py_ssize_t B
-    cdef int n, threads
+    cdef int n
     cdef double flops
     cdef readonly object dtype
-    cdef readonly int turn
+    cdef readonly int turn, threads
+    cdef readonly bint rows_first  # chunks are (B, T, I)
 
-    def __cinit__(self, list layers, Py_ssize_t batch_size, int threads, dtype):
+    def __cinit__(self, list layers, Py_ssize_t batch_size, int threads, dtype, bint rows_first):
         cdef Packed p
         cdef rnnfast_step *s
         cdef Py_ssize_t l
         self.layers, self.B, self.n, self.threads = layers, batch_size, len(layers), threads
-        self.dtype = dtype
+        self.dtype, self.rows_first = dtype, rows_first
         self.steps = <rnnfast_step *>rnnfast_alloc(self.n * sizeof(rnnfast_step))
         self.w = <const rnnfast_packed **>rnnfast_alloc(self.n * sizeof(void *))
         if self.steps == NULL or self.w == NULL:
@@ -101,12 +102,13 @@ cdef class Steps:
 
         Parameters
         ----------
-        x : ndarray, shape (T, B, I), or (T, I) if the batch size is 1
+        x : ndarray, shape (T, B, I), or (B, T, I) if the layer is `batch_first`, or (T, I) if the
+            batch size is 1
 
         Returns
         -------
         ndarray
-            The outputs, (T, B, P) or (T, P).
+            The outputs, with the axes of x and P for I. A transposed view if `batch_first`.
 
         Raises
         ------
@@ -118,14 +120,14 @@ cdef class Steps:
         cdef const void *xs = take(&a, x, ANY, ANY)
         cdef void *ys
         cdef int ndim
-        if xs == NULL or not self.fits(x, 2, self.w[0].I):
+        if self.rows_first or xs == NULL or not self.fits(x, 2, self.w[0].I):
             x = self.accept_chunk(x)
             a = self.arrays()
             xs = take(&a, x, ANY, ANY)
         ndim, T = cnp.PyArray_NDIM(<cnp.ndarray>x), shape_of(x)[0]
         y = new(&a, &ys, ndim, T, P if ndim == 2 else self.B, P)
         self.run_layers(T, <const char *>xs, <char *>ys)
-        return y
+        return y.swapaxes(0, 1) if self.rows_first and ndim == 3 else y
 
     cdef int run_layers(self, Py_ssize_t T, const char *x, char *y) except -1:
         cdef Py_ssize_t l, size = T * self.B * self.w[0].P * self.k.size
@@ -163,6 +165,8 @@ cdef class Steps:
         return ndim == inner and self.B == 1 and shape[inner - 1] == n
 
     cdef void advance(self, const void *x, void *y) noexcept:
+        if self.B == 0:
+            return
         if self.flops < GIL_FLOPS:
             self.advance_layers(x, y)
         else:
@@ -184,15 +188,16 @@ cdef class Steps:
             x, s.y = s.y, own
 
     cdef void advance_rows(self, const rnnfast_packed *w, const rnnfast_step *s) noexcept nogil:
-        cdef int b, threads = min(self.threads, self.B)
+        cdef int threads = min(useful_threads(self.flops, self.threads), self.B)
         cdef unsigned long flush
-        if threads == 1 or self.flops < serial_flops or in_forked_child or not HAVE_OPENMP:
+        cdef Rows job
+        if threads == 1:
             flush = rnnfast_flush_enter()
             self.k.step[w.cell](w, s)  # not a copy, which would wait for the stores just made to s
             rnnfast_flush_leave(flush)
         else:
-            for b in prange(threads, num_threads=threads, schedule="static"):
-                step_rows(self.k, w, s, b * self.B // threads, (b + 1) * self.B // threads)
+            job.k, job.w, job.step, job.parts = self.k, w, s, threads
+            rnnfast_share(threads, threads, True, step_rows, &job)
 
 
 cdef inline bint overlap(cnp.ndarray a, cnp.ndarray b) noexcept:
@@ -205,9 +210,19 @@ cdef void *address(array) except? NULL:
     return NULL if array is None else <void *><size_t>array.ctypes.data
 
 
-cdef void step_rows(const rnnfast_kernels *k, const rnnfast_packed *w, const rnnfast_step *all_rows,
-                    Py_ssize_t b0, Py_ssize_t b1) noexcept nogil:
-    cdef rnnfast_step s = all_rows[0]
+cdef struct Rows:
+    const rnnfast_kernels *k
+    const rnnfast_packed *w
+    const rnnfast_step *step     # of all rows
+    Py_ssize_t parts
+
+
+cdef int step_rows(void *to_do, Py_ssize_t part) noexcept nogil:
+    cdef const Rows *job = <const Rows *>to_do
+    cdef const rnnfast_kernels *k = job.k
+    cdef const rnnfast_packed *w = job.w
+    cdef rnnfast_step s = job.step[0]
+    cdef Py_ssize_t b0 = part * s.rows // job.parts, b1 = (part + 1) * s.rows // job.parts
     cdef Py_ssize_t at = b0 * k.size
     cdef unsigned long flush = rnnfast_flush_enter()
     s.rows = b1 - b0
@@ -222,3 +237,4 @@ cdef void step_rows(const rnnfast_kernels *k, const rnnfast_packed *w, const rnn
         s.gates = <char *>s.gates + at * s.ldgates
     k.step[w.cell](w, &s)
     rnnfast_flush_leave(flush)
+    return 0

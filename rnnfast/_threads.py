@@ -3,6 +3,9 @@
 The number of threads of a call is, in this order: its `threads` argument; the innermost
 `num_threads` block; `set_num_threads`; the environment variable `RNNFAST_NUM_THREADS`; the
 smallest of OpenMP's own limit, the CPUs in the affinity mask and the control group's CPU quota.
+
+A number that somebody names is used as it is. The last one, which nobody named, is the most that a
+call takes: while other programs keep the CPUs busy it takes fewer (`csrc/parallel.c`).
 """
 
 from __future__ import annotations
@@ -15,13 +18,14 @@ from typing import SupportsIndex, TypedDict
 from . import _kernels
 from ._version import __version__
 
-MAX_THREADS = 256  # libgomp ends the process when it is asked for more threads than it can start
+MAX_THREADS = _kernels.MAX_THREADS
 _EXPECTED = f"expected an integer from 1 to {MAX_THREADS}"
 
 # The open `num_threads` blocks of this context, innermost first: (count, enclosing blocks).
 _Blocks = tuple[int, "_Blocks"] | None
 _blocks: ContextVar[_Blocks] = ContextVar("rnnfast_num_threads", default=None)
-_process_wide: int | None = None  # set_num_threads, else the default once somebody has asked for it
+# set_num_threads, else the default once somebody has asked for it: negative, for "at most so many"
+_process_wide: int | None = None
 
 
 class Config(TypedDict):
@@ -34,7 +38,10 @@ class Config(TypedDict):
 
 
 def resolve(threads: SupportsIndex | None) -> int:
-    """Return the number of threads of one call whose `threads` argument is given."""
+    """Return the number of threads of one call whose `threads` argument is given.
+
+    A negative number means at most so many, as many as pay.
+    """
     if threads is not None:
         return _checked("threads", threads)
     blocks = _blocks.get()
@@ -67,13 +74,15 @@ def set_num_threads(n: SupportsIndex) -> None:
 def get_num_threads() -> int:
     """Return the number of threads a call made here would use if it passed no `threads`.
 
+    Where nobody has set one it is the most that a call uses: fewer while the CPUs are busy.
+
     Raises
     ------
     ValueError
         If the environment variable `RNNFAST_NUM_THREADS` decides and is not an integer from 1 to
         256. (An empty one counts as unset.)
     """
-    return resolve(None)
+    return abs(resolve(None))
 
 
 class num_threads:  # noqa: N801 - a context manager, used like a function
@@ -154,6 +163,7 @@ def _first_default() -> int:
 
 
 def _default_threads() -> int:
+    """Return what the environment says, else minus the smallest limit."""
     wish = os.environ.get("RNNFAST_NUM_THREADS")
     if wish:
         try:
@@ -161,7 +171,7 @@ def _default_threads() -> int:
         except ValueError:
             raise ValueError(f"RNNFAST_NUM_THREADS is {wish!r}, {_EXPECTED}") from None
     limits = _kernels.omp_max_threads(), _affinity(), _cpu_quota(), MAX_THREADS
-    return max(1, min(limits))
+    return -max(1, min(limits))
 
 
 def _affinity() -> int:

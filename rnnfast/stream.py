@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ class Stream(_kernels.Steps):
 
     Made by `layer.stream`. The weights are a snapshot: later changes of the layer's parameters do
     not reach it. There is no dropout. Cutting a sequence into steps and chunks does not change a
-    bit of the result. One stream serves one thread at a time.
+    bit of the result. One stream serves one thread at a time. It can be copied and pickled: the
+    copy has the same weights and goes on from the same state.
 
     Parameters
     ----------
@@ -38,24 +40,34 @@ class Stream(_kernels.Steps):
         An argument does not fit, or the layer is bidirectional.
     """
 
-    _layer: Any
+    _layer: Any  # with parameters of its own, as they were when the stream was made
     _layers: list[dict[str, Any]]
     _batch_size: int
+    _given_threads: int | None
 
     def __new__(
         cls, layer: Any, batch_size: int = 1, state: Any = None, threads: int | None = None
     ) -> Stream:
         if layer.bidirectional:
             raise ValueError(
-                "layer is bidirectional, expected one direction: the other needs the end"
+                "layer is bidirectional, and its reverse direction starts from a sequence's end: "
+                "call it on whole sequences, or make a layer with bidirectional=False"
             )
         B = _check.integer("batch_size", batch_size, 0)
+        layer._check_params()
+        params, layer = layer.state_dict(), copy(layer)
+        layer.params = params
         layers = [_pack(layer, weights, B) for weights in layer._check_params()]
-        threads = resolve(threads)
-        self = super().__new__(cls, layers, B, threads, layer.dtype)
+        self = super().__new__(
+            cls, layers, B, resolve(threads), layer.dtype, rows_first=layer.batch_first
+        )
         self._layer, self._layers, self._batch_size = layer, layers, B
+        self._given_threads = threads
         self.state = state
         return self
+
+    def __reduce__(self) -> Any:
+        return type(self), (self._layer, self._batch_size, self.state, self._given_threads)
 
     @property
     def state(self) -> Any:
@@ -105,11 +117,15 @@ class Stream(_kernels.Steps):
         return _check.array("x", x, self.dtype, "(I,)" if one else "(B, I)", shape)
 
     def accept_chunk(self, x: Any) -> Array:
+        """Return a chunk as (T, B, I), also that of a `batch_first` layer, or (T, I)."""
         B, I = self._batch_size, self._layer.input_size
-        ndim = getattr(x, "ndim", 3)
-        dims, shape = ("(T, B, I)", (B, I)) if ndim != 2 or B != 1 else ("(T, I)", (I,))
-        T = len(x) if ndim in (2, 3) else -1
-        return _check.array("x", x, self.dtype, dims, (T, *shape))
+        ndim, rows_first = getattr(x, "ndim", 0), self.rows_first
+        if ndim == 2 and B == 1:
+            return _check.array("x", x, self.dtype, "(T, I)", (len(x), I))
+        T = x.shape[int(rows_first and ndim == 3)] if ndim in (2, 3) else -1
+        dims, shape = ("(B, T, I)", (B, T, I)) if rows_first else ("(T, B, I)", (T, B, I))
+        x = _check.array("x", x, self.dtype, dims, shape)
+        return np.ascontiguousarray(x.swapaxes(0, 1)) if rows_first else x
 
     def accept_out(self, out: Any, ndim: int) -> None:
         P = self._layers[-1]["P"]

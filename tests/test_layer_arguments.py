@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rnnfast import GRU, LSTM, RNN, _kernels
+from rnnfast import GRU, LSTM, RNN, _kernels, functional
 
 LAYERS = (RNN, GRU, LSTM)
 
@@ -288,6 +288,20 @@ def test_a_tape_serves_once_and_its_own_layer() -> None:
     layer.backward(tape)
     with pytest.raises(RuntimeError, match=r"tape has been used"):
         layer.backward(tape)
+
+
+@pytest.mark.parametrize("clone", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_tapes_are_not_copied(clone: Callable[[Any], Any]) -> None:
+    """Neither a layer's nor a function's; and both still serve."""
+    layer = GRU(3, 4)
+    x, h0 = np.zeros((5, 2, 3), np.float32), np.zeros((2, 4), np.float32)
+    weights = [layer.params[f"weight_{kind}_l0"] for kind in ("ih", "hh")]
+    tapes = layer.forward(x)[2], functional.gru_forward(x, h0, *weights)[2]
+    for tape in tapes:
+        with pytest.raises(TypeError, match=r"tape cannot be pickled or copied.*forward"):
+            clone(tape)
+    layer.backward(tapes[0])
+    functional.gru_backward(tapes[1])
 
 
 def test_only_training_saves_a_tape(monkeypatch: pytest.MonkeyPatch) -> None:

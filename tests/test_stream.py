@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -209,9 +212,80 @@ def test_step_does_not_allocate(layer: Any, B: int) -> None:
     assert peak - before < 1024, "a step allocates more than small Python objects"
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_no_rows(layer: Any, threads: int) -> None:
+    """Without rows steps and chunks are empty arrays, and nothing divides by their number."""
+    stream = layer.stream(0, threads=threads)
+    shape = (0, states(stream.state)[0].shape[-1])
+    got = stream.step(inputs(layer, 0, I))
+    assert (got.shape, got.dtype) == (shape, layer.dtype)
+    assert stream.step(inputs(layer, 0, I), out=got) is got
+    for steps in (0, T):
+        assert stream.run(inputs(layer, steps, 0, I)).shape == (steps, *shape)
+    stream.reset()
+    stream.reset(np.zeros(0, bool))
+    stream.state = stream.state
+    assert all(part.shape[1] == 0 for part in states(stream.state))
+
+
+@pytest.mark.parametrize("B", [0, 1, 3, T])  # with B = T, steps could be taken for rows
+def test_chunks_of_a_batch_first_layer(layer: Any, B: int) -> None:
+    """They have the axes that the layer itself takes and gives, and the same bits."""
+    rows_first = copy.copy(layer)
+    rows_first.batch_first = True
+    x, start = inputs(layer, B, T, I), random_state(layer, B)
+    y, state = rows_first(x, start)
+    stream = rows_first.stream(B, start)
+    parts = [stream.run(x[:, a:b]) for a, b in ((0, 3), (3, 3), (3, T))]
+    same(np.concatenate(parts, axis=1), y)
+    same(stream.state, state)
+
+
+def test_a_sequence_of_a_batch_first_layer() -> None:
+    layer = rnnfast.GRU(I, H, batch_first=True, rng=0)
+    x = inputs(layer, T, I)
+    same(layer.stream().run(x), layer(x)[0])
+    with pytest.raises(ValueError, match=r"x.*\(9, 2, 7\), expected \(B, T, I\) = \(2, 2, 7\)"):
+        layer.stream(2).run(inputs(layer, T, 2, I))
+
+
+COPIES: dict[str, Callable[[Any], Any]] = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda stream: pickle.loads(pickle.dumps(stream)),
+}
+
+
+@pytest.mark.parametrize("how", COPIES)
+def test_copies_go_on_by_themselves(layer: Any, how: str) -> None:
+    """A copy has the weights and the state of the stream, not those of the layer of now."""
+    x = inputs(layer, T, 2, I)
+    want, last = layer(x)
+    stream = layer.stream(2, threads=1)
+    stream.run(x[:3])
+    for array in layer.params.values():
+        array *= 2
+    (clone,) = COPIES[how]([stream]) if how != "copy" else [copy.copy(stream)]
+    assert type(clone) is type(stream)
+    assert clone.threads == 1
+    same(clone.state, stream.state)
+    same(clone.run(x[3:]), want[3:])
+    same(clone.state, last)
+    same(stream.run(x[3:]), want[3:])
+
+
+def test_a_stream_of_a_layer_that_has_its_own_start() -> None:
+    """Copies of it go on from where it is, also from zeros."""
+    layer = rnnfast.GRU(I, H, rng=0)
+    stream = layer.stream(1, np.ones((1, 1, H), np.float32))
+    stream.reset()
+    same(copy.deepcopy(stream).state, np.zeros((1, 1, H), np.float32))
+
+
 @pytest.mark.parametrize("kind", [rnnfast.RNN, rnnfast.GRU, rnnfast.LSTM])
 def test_bidirectional_is_refused(kind: Any) -> None:
-    with pytest.raises(ValueError, match="bidirectional"):
+    message = "layer is bidirectional.*whole sequences.*bidirectional=False"
+    with pytest.raises(ValueError, match=message):
         kind(I, H, bidirectional=True).stream()
 
 
