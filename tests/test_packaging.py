@@ -105,6 +105,11 @@ def test_built_for_this_interpreter() -> None:
     assert _kernels.__file__.endswith(sysconfig.get_config_var("EXT_SUFFIX"))
 
 
+def test_the_extension_is_small() -> None:
+    """Without debugging data, which CPython's own flags ask for: 4 MB, of which a wheel is half."""
+    assert Path(_kernels.__file__).stat().st_size < 4e6
+
+
 def test_no_symbol_but_the_module_is_exported() -> None:
     nm = shutil.which("nm")
     if nm is None:
@@ -153,6 +158,9 @@ def test_openmp_is_found_or_left_out(sources: Path, refuse: str, switch: str, op
     assert f"-DRNNFAST_OPENMP={openmp}" in output
     assert ("-fopenmp" in output) == bool(openmp)
     assert ("building WITHOUT OpenMP" in output) != bool(openmp)
+    assert "files to compile, which takes one to three minutes" in output
+    last_of = {flag: i for i, flag in enumerate(output.split())}
+    assert last_of["-g0"] > last_of.get("-g", -1)  # the last one counts
 
 
 def test_source_distribution_is_complete(sources: Path) -> None:
