@@ -100,3 +100,15 @@ cdef object new(const Arrays *a, void **data, int ndim, Py_ssize_t n0, Py_ssize_
         array = cnp.PyArray_EMPTY(ndim, n, a.type, 0)
     data[0] = cnp.PyArray_DATA(<cnp.ndarray>array)
     return array
+
+
+cdef object result(Arrays *a, tuple out, int i, void **data, int ndim, Py_ssize_t n0, Py_ssize_t n1=0,
+                   Py_ssize_t n2=0):
+    """Entry i of `out` and its data; a new array of that shape where `out` or the entry is None."""
+    given = None if out is None else out[i]
+    if given is None:
+        return new(a, data, ndim, n0, n1, n2)
+    data[0] = take(a, given, ndim, n0, n1 if ndim > 1 else ANY, n2 if ndim > 2 else ANY)
+    if not a.plain or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray>given):
+        raise ValueError("an array for a result does not fit it")
+    return given

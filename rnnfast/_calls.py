@@ -50,7 +50,11 @@ def forward(calls: list[tuple[Any, ...]], threads: int | None) -> list[Outputs]:
     need_tape); both directions have the same x, lengths and resets, and the same y (T, B, 2P), one
     beside the other. c_n is None but for an LSTM.
     """
-    threads = resolve(threads)
+    return forward_on(calls, resolve(threads))
+
+
+def forward_on(calls: list[tuple[Any, ...]], threads: int) -> list[Outputs]:
+    """Like `forward`; the number of threads is one that `resolve` returns."""
     results: list[Outputs] | None = None
     if calls[0][5] is None and calls[0][6] is None:
         results = _kernels.run_forward(calls, threads)
@@ -67,7 +71,11 @@ def backward(calls: list[tuple[Any, ...]], threads: int | None) -> list[tuple[An
     A call is (cell, tape, dy, (dh_n, dc_n)), dy of the whole y. `cell` is the kind that the caller
     expects; both GRUs are one kind.
     """
-    threads = resolve(threads)
+    return backward_on(calls, resolve(threads))
+
+
+def backward_on(calls: list[tuple[Any, ...]], threads: int) -> list[tuple[Any, ...]]:
+    """Like `backward`; the number of threads is one that `resolve` returns."""
     results = _kernels.run_backward(calls, threads)
     if results is None:
         results = _kernels.run_backward([_checked_backward(*call) for call in calls], threads)

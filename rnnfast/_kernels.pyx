@@ -16,7 +16,7 @@ in the loop over time, and no result depends on how the rows are cut.
 """
 
 cimport numpy as cnp
-from libc.stdint cimport uint8_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
 import os
@@ -229,3 +229,4 @@ def fma_peak(str precision, double seconds):
 
 
 include "_steps.pxi"       # streaming
+include "_tensors.pxi"     # PyTorch's tensors

@@ -9,11 +9,13 @@ cdef class Tape:
     cdef Run f
     cdef Packed weights
     cdef void *block
+    cdef Py_ssize_t size         # of the block
     cdef void *raw               # what backward of a projection needs in addition
     cdef object x, resets
     cdef readonly object packing
     cdef readonly bint used
     cdef readonly bint b_ih, b_hh, w_hr
+    cdef object __weakref__
 
     def __dealloc__(self):
         rnnfast_free(self.block)
@@ -21,6 +23,14 @@ cdef class Tape:
 
     def __reduce__(self):
         raise TypeError(NO_COPY_OF_A_TAPE)
+
+    @property
+    def memory(self):
+        """What it holds, as an array of bytes."""
+        cdef cnp.npy_intp size = self.size
+        array = cnp.PyArray_SimpleNewFromData(1, &size, cnp.NPY_UINT8, self.block)
+        cnp.set_array_base(array, self)
+        return array
 
     @property
     def cell(self):
@@ -43,7 +53,8 @@ cdef class Tape:
         """Memory for the states and gates of f."""
         cdef Py_ssize_t states = (f.B + f.N) * f.Pp * f.k.size
         cdef Py_ssize_t cells = (f.B + f.N) * f.Hp * f.k.size if f.w.cell == RNNFAST_LSTM else 0
-        self.block = rnnfast_alloc(states + cells + f.N * f.ldgates * f.k.size)
+        self.size = states + cells + f.N * f.ldgates * f.k.size
+        self.block = rnnfast_alloc(self.size)
         if self.block == NULL:
             raise MemoryError()
         f.states = <char *>self.block
@@ -106,9 +117,9 @@ cdef class Forward:
     cdef Tape tape
     cdef object x, h0, c0, y, h_n, c_n, packing, resets
 
-    cdef bint prepare(self, tuple call, int threads, int directions, Forward first) except -1:
+    cdef bint prepare(self, tuple call, tuple out, int threads, int directions, Forward first) except -1:
         """False if an array is not as the kernels need it. Its y is beside that of the `first` direction, of
-        the same P."""
+        the same P. Its results go to `out`, (y, h_n, c_n), if that is not None."""
         (cell, act, self.x, (self.h0, self.c0), (w_ih, w_hh, b_ih, b_hh, w_hr),
          self.packing, self.resets, reverse, need_tape) = call
         cdef Arrays a = arrays_of(ANY)
@@ -140,7 +151,7 @@ cdef class Forward:
         f.given = w if once else NULL
         f.ldy = directions * w.P
         if first is None:
-            self.y = new(&a, <void **>&f.y, 3, T, B, f.ldy)
+            self.y = result(&a, out, 0, <void **>&f.y, 3, T, B, f.ldy)
         else:
             self.y, f.y = first.y, first.f.y + w.P * k.size
         f.x, f.h0, f.c0 = <const char *>x, <const char *>h0, <const char *>c0
@@ -154,9 +165,9 @@ cdef class Forward:
         if self.resets is not None:
             flags = self.resets
             f.resets = &flags[0]
-        self.h_n = new(&a, <void **>&f.h_n, 2, batch, w.P)
+        self.h_n = result(&a, out, 1, <void **>&f.h_n, 2, batch, w.P)
         if w.cell == RNNFAST_LSTM:
-            self.c_n = new(&a, <void **>&f.c_n, 2, batch, w.H)
+            self.c_n = result(&a, out, 2, <void **>&f.c_n, 2, batch, w.H)
         if need_tape:
             self.tape = tape_of(self, threads)
         return True
@@ -174,13 +185,13 @@ cdef Tape tape_of(Forward call, int threads):
     return tape
 
 
-def run_forward(list calls not None, int threads):
+def run_forward(list calls not None, int threads, list outs=None):
     """Run one call, or both directions of a layer side by side: (y, h_n, c_n, tape) of each, or None
     if an array is not as the kernels need it. Both have the same y (T, B, 2P), one beside the other.
 
     A call is (cell, act, x, (h0, c0), (w_ih, w_hh, b_ih, b_hh, w_hr), packing, resets, reverse, need_tape).
     x is (T, B, I), or (1, N, I) if it has the data rows of `packing` in their order. `resets` are uint8, a
-    flag per data row.
+    flag per data row. `outs` has for each call where (y, h_n, c_n) go; each may be None.
     """
     cdef Run *runs[2]
     cdef Forward f, first = None
@@ -188,7 +199,7 @@ def run_forward(list calls not None, int threads):
     runs[1] = NULL
     for call in calls:
         f = Forward.__new__(Forward)
-        if not f.prepare(call, threads, len(calls), first):
+        if not f.prepare(call, None if outs is None else outs[len(ready)], threads, len(calls), first):
             return None
         first = f
         runs[len(ready)] = &f.f
@@ -208,8 +219,9 @@ cdef class Backward:
     cdef object dy, dh_n, dc_n
     cdef tuple results
 
-    cdef bint prepare(self, tuple call, int direction) except -1:
-        """False if the tape is not a fresh one of this cell or an array not as the kernels need it."""
+    cdef bint prepare(self, tuple call, tuple out, int direction) except -1:
+        """False if the tape is not a fresh one of this cell or an array not as the kernels need it. The
+        gradients go to `out`, those of (x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr), if that is not None."""
         cell, tape, self.dy, (self.dh_n, self.dc_n) = call
         if type(tape) is not Tape:
             return False
@@ -227,31 +239,33 @@ cdef class Backward:
         f.dh_n = <const char *>take(&a, self.dh_n, 2, f.B, f.w.P)
         f.dc_n = <const char *>take(&a, self.dc_n, 2, f.B, f.w.H)
         if a.plain:
-            self.make_results(&a, T, B)
+            self.make_results(&a, out, T, B)
         return a.plain
 
-    cdef int make_results(self, const Arrays *a, Py_ssize_t T, Py_ssize_t B) except -1:
+    cdef int make_results(self, Arrays *a, tuple out, Py_ssize_t T, Py_ssize_t B) except -1:
         cdef Run *f = &self.f
         cdef Gradients *to = &self.to
         cdef Py_ssize_t I = f.w.I, H = f.w.H, P = f.w.P, rows = gates_of(f.w.cell) * H
-        x = new(a, &to.x, 3, T, B, I)
-        h0 = new(a, <void **>&f.dh0, 2, f.B, P)
-        c0 = new(a, <void **>&f.dc0, 2, f.B, H) if f.w.cell == RNNFAST_LSTM else None
-        w_ih, w_hh = new(a, &to.w_ih, 2, rows, I), new(a, &to.w_hh, 2, rows, P)
-        b_ih = new(a, &to.b_ih, 1, rows) if self.tape.b_ih else None
-        b_hh = new(a, &to.b_hh, 1, rows) if self.tape.b_hh else None
-        w_hr = new(a, &to.w_hr, 2, P, H) if self.tape.w_hr else None
+        x = result(a, out, 0, &to.x, 3, T, B, I)
+        h0 = result(a, out, 1, <void **>&f.dh0, 2, f.B, P)
+        c0 = result(a, out, 2, <void **>&f.dc0, 2, f.B, H) if f.w.cell == RNNFAST_LSTM else None
+        w_ih = result(a, out, 3, &to.w_ih, 2, rows, I)
+        w_hh = result(a, out, 4, &to.w_hh, 2, rows, P)
+        b_ih = result(a, out, 5, &to.b_ih, 1, rows) if self.tape.b_ih else None
+        b_hh = result(a, out, 6, &to.b_hh, 1, rows) if self.tape.b_hh else None
+        w_hr = result(a, out, 7, &to.w_hr, 2, P, H) if self.tape.w_hr else None
         self.results = x, h0, c0, (w_ih, w_hh, b_ih, b_hh, w_hr)
         return 0
 
 
-def run_backward(list calls not None, int threads):
+def run_backward(list calls not None, int threads, list outs=None):
     """Run one call, or both directions of a layer, their loops over time side by side. Of each, the
     gradients of x, h0, c0 and the weights (None for what was not given); or None if a tape is not a fresh
     one of the cell or an array is not as the kernels need it.
 
     A call is (cell, tape, dy, (dh_n, dc_n)), shapes as in `run_forward`: dy is that of the y of both
-    directions. It uses the tape up.
+    directions. It uses the tape up. `outs` has for each call where the gradients of (x, h0, c0, w_ih, w_hh,
+    b_ih, b_hh, w_hr) go; each may be None.
     """
     cdef Run *runs[2]
     cdef Backward b
@@ -259,7 +273,7 @@ def run_backward(list calls not None, int threads):
     runs[1] = NULL
     for call in calls:
         b = Backward.__new__(Backward)
-        if not b.prepare(call, len(ready)):
+        if not b.prepare(call, None if outs is None else outs[len(ready)], len(ready)):
             return None
         runs[len(ready)] = &b.f
         ready.append(b)

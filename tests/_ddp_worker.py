@@ -1,18 +1,21 @@
 """One of several processes that train a model of rnnfast.torch together; torchrun starts them.
 
-    torchrun --standalone --nproc-per-node=2 _ddp_worker.py FOLDER
+    torchrun --standalone --nproc-per-node=2 _ddp_worker.py FOLDER WRAPPER
 
-Writes the parameters and gradients after each step to FOLDER/RANK.pt.
+Writes the loss, the parameters and the gradients of each step to FOLDER/RANK.pt. WRAPPER is one of
+`WRAPPERS`. Where it cuts parameters up, each process has its own parts of them only.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.rnn import pack_padded_sequence
 
@@ -42,7 +45,11 @@ def make() -> tuple[Model, Any]:
     torch.manual_seed(0)
     model = Model().double()
     rnnfast.torch.accelerate(model)
-    return model, torch.optim.Adam(model.parameters(), lr=0.05)
+    return model, optimizer_of(model)
+
+
+def optimizer_of(model: Any) -> Any:
+    return torch.optim.Adam(model.parameters(), lr=0.05)
 
 
 def batch(step: int) -> tuple[Any, Any]:
@@ -59,26 +66,41 @@ def train(model: Any, optimizer: Any, parts: int, part: int) -> list[dict[str, l
         x, lengths = batch(step)
         rows = slice(part * B // parts, (part + 1) * B // parts)
         optimizer.zero_grad()
-        model(x[:, rows], lengths[rows]).mean().backward()
-        grads = [p.grad.clone() for p in model.parameters()]
+        loss = model(x[:, rows], lengths[rows]).mean()
+        loss.backward()
+        grads = [p.grad.clone() for p in model.parameters() if p.grad is not None]
         optimizer.step()
-        record.append(
-            {"grads": grads, "parameters": [p.detach().clone() for p in model.parameters()]}
-        )
+        parameters = [p.detach().clone() for p in model.parameters()]
+        record.append({"loss": loss.detach(), "grads": grads, "parameters": parameters})
     return record
 
 
-def together(folder: str) -> None:
+def by_layer(model: Model) -> Any:
+    for layer in (model.gru, model.lstm, model.rnn):
+        fully_shard(layer)
+    return fully_shard(model)
+
+
+WRAPPERS: dict[str, Callable[[Model], Any]] = {
+    "DDP": DistributedDataParallel,
+    "FSDP": lambda model: FullyShardedDataParallel(model, device_id=torch.device("cpu")),
+    "fully_shard": by_layer,
+}
+
+
+def together(folder: str, wrapper: str) -> None:
     """Train with the other processes."""
-    model, optimizer = make()
-    wrapped = DistributedDataParallel(model)
-    record = train(wrapped, optimizer, dist.get_world_size(), dist.get_rank())
+    model, _ = make()
+    wrapped = WRAPPERS[wrapper](model)
+    record = train(wrapped, optimizer_of(wrapped), dist.get_world_size(), dist.get_rank())
+    if wrapper != "DDP":
+        record = [{"loss": step["loss"]} for step in record]
     torch.save(record, f"{folder}/{dist.get_rank()}.pt")
 
 
 def main() -> None:
     dist.init_process_group("gloo")
-    together(sys.argv[1])
+    together(*sys.argv[1:])
     dist.destroy_process_group()
 
 

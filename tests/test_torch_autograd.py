@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-import weakref
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from _torch_cases import KINDS, B, T, assert_close, data, pair, parts, train  # 
 from torch.autograd import forward_ad, gradcheck, gradgradcheck  # noqa: E402
 from torch.func import functional_call  # noqa: E402
 from torch.nn.utils.rnn import PackedSequence  # noqa: E402
+from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 from rnnfast.torch import _autograd, layers  # noqa: E402
 from rnnfast.torch._layer import array  # noqa: E402
@@ -188,43 +189,109 @@ def test_only_some_results_are_used() -> None:
 
 
 def test_no_copies() -> None:
-    """Memory of NumPy's, which PyTorch cannot resize, is that of results and of gradients."""
+    """Neither of the inputs nor of the results and gradients."""
     _, fast = pair("lstm")
     x, state = data(fast, T, B)
     for tensor in x, fast.weight_hh_l0, fast.bias_hh_l0:
         assert array(tensor).ctypes.data == tensor.data_ptr()
-    y, final = fast(x.requires_grad_(), state)
-    y.backward(torch.ones_like(y))
-    for tensor in [y, *final, x.grad, *(p.grad for p in fast.parameters())]:
-        assert not tensor.untyped_storage().resizable()
+    with torch.profiler.profile() as profile:
+        y, final = fast(x.requires_grad_(), state)
+        torch.autograd.backward([y, *final], list(map(torch.ones_like, (y, *final))))
+    done = {event.name for event in profile.events()}
+    assert "aten::empty" in done
+    assert not {name for name in done if "copy" in name or "clone" in name}
 
 
-def test_the_tape_goes_with_the_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Tape:
-        """Stands for the kernels' one, which takes no weak references."""
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("training", [False, True])
+def test_storages_stay_resizable(kind: str, training: bool) -> None:
+    """As FSDP needs it, and PyTorch's functions with `out=`; `Tensor.numpy` would end it for good."""
+    _, fast = pair(kind, num_layers=2, bidirectional=True)
+    x, state = data(fast, T, B)
+    lengths, resets = torch.full((B,), T - 1), torch.zeros(T, B, dtype=torch.bool)
+    with torch.set_grad_enabled(training):
+        y, final = fast(x, state, lengths=lengths, resets=resets)
+    upstream = [torch.ones_like(part) for part in (y, *parts(final))]
+    if training:
+        torch.autograd.backward([y, *parts(final)], upstream)
+    used = [x, *parts(state), lengths, resets, y, *parts(final), *upstream]
+    for parameter in fast.parameters():
+        used += [parameter] if parameter.grad is None else [parameter, parameter.grad]
+    assert all(tensor.untyped_storage().resizable() for tensor in used)
+    torch.add(torch.ones(9), 1, out=x.detach())
 
-    tapes = []
 
-    def forward(*arguments: Any, **options: Any) -> Any:
-        results, _ = original(*arguments, **options)
-        tape = Tape()
-        tapes.append(weakref.ref(tape))
-        return results, tape
+def test_tensors_whose_sign_is_turned_lazily() -> None:
+    plain, fast = pair("gru")
+    x, _ = data(fast, T, B)
+    turned = torch.complex(x, x).conj().imag
+    assert turned.is_neg()
+    torch.testing.assert_close(fast(turned)[0], plain(turned)[0])
 
-    original = _autograd.forward
-    monkeypatch.setattr(_autograd, "forward", forward)
+
+def test_upstream_gradients_without_memory() -> None:
+    plain, fast = pair("lstm")
+    x, state = data(fast, T, B)
+    grads = []
+    for layer in plain, fast:
+        y, final = layer(x, state)
+        zeros = torch._efficientzerotensor(y.shape, dtype=y.dtype)
+        torch.autograd.backward([y, *final], [zeros, *map(torch.ones_like, final)])
+        grads.append([p.grad for p in layer.parameters()])
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_the_tape_goes_with_the_graph() -> None:
     _, fast = pair("gru")
     x, _ = data(fast, T, B)
     with torch.no_grad():
         fast(x)
     with torch.inference_mode():
         fast(x)
-    assert not any(tape() for tape in tapes)
+    gc.collect()
+    assert not _autograd._tapes
     results = fast(x)
-    assert tapes[-1]() is not None
+    assert len(_autograd._tapes) == 1
     del results
     gc.collect()
-    assert tapes[-1]() is None
+    assert not _autograd._tapes
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_activation_checkpointing(kind: str) -> None:
+    """It keeps no tape until backward, and the gradients are those without it."""
+    _, fast = pair(kind, num_layers=2, bidirectional=True)
+    x, state = data(fast, T, B)
+    found = []
+    for drop in False, True:
+        fast.zero_grad()
+        leaf = x.clone().requires_grad_()
+        if drop:
+            y, final = checkpoint(fast, leaf, state, use_reentrant=False)
+            gc.collect()
+            assert not _autograd._tapes
+        else:
+            y, final = fast(leaf, state)
+            assert len(_autograd._tapes) == 4
+        (y.sin().sum() + sum(part.sin().sum() for part in parts(final))).backward()
+        found.append([y, leaf.grad, *(p.grad for p in fast.parameters())])
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_saved_tensors_that_move() -> None:
+    """Tapes whose memory a hook has copied are made again."""
+    _, fast = pair("gru")
+    x, _ = data(fast, T, B)
+    found = []
+    for hooks in nullcontext(), torch.autograd.graph.saved_tensors_hooks(torch.clone, torch.clone):
+        fast.zero_grad()
+        with hooks:
+            fast(x)[0].sin().sum().backward()
+        found.append([p.grad for p in fast.parameters()])
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a, b)
 
 
 @pytest.mark.usefixtures("kernels_only")
@@ -351,7 +418,11 @@ def test_autocast(kind: str) -> None:
     plain, fast = pair(kind, torch.float32)
     x, state = data(fast, T, B)
     with torch.autocast("cpu", torch.bfloat16):
-        (y, final), (want, want_final) = fast(x, state), plain(x, state)
+        try:
+            want, want_final = plain(x, state)
+        except RuntimeError as error:  # oneDNN's LSTM needs AVX-512 for it
+            pytest.skip(f"PyTorch itself cannot do it here: {error}")
+        y, final = fast(x, state)
         ragged, _ = fast(x, state, lengths=[T, 2, 0])
     for a, b in zip([y, *parts(final)], [want, *parts(want_final)], strict=True):
         assert torch.equal(a, b)

@@ -1,4 +1,4 @@
-"""DistributedDataParallel with two processes, started by torchrun."""
+"""Two processes, started by torchrun, that share data (DDP) and parameters too (FSDP)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def torchrun(*command: str | Path) -> str:
 
 
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
-    torchrun(_ddp_worker.__file__, tmp_path)
+    torchrun(_ddp_worker.__file__, tmp_path, "DDP")
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     alone = _ddp_worker.train(*_ddp_worker.make(), parts=1, part=0)
     assert len(first) == len(second) == len(alone) == _ddp_worker.STEPS
@@ -42,6 +42,17 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     starts = [p.detach() for p in _ddp_worker.make()[0].parameters()]
     ends = first[-1]["parameters"]
     assert all((a - b).abs().max() > 0.01 for a, b in zip(starts, ends, strict=True))
+
+
+@pytest.mark.parametrize("wrapper", ["FSDP", "fully_shard"])
+def test_two_processes_with_parts_of_the_parameters(tmp_path: Path, wrapper: str) -> None:
+    """Both free the storage of whole parameters between calls, so that it must be resizable."""
+    torchrun(_ddp_worker.__file__, tmp_path, wrapper)
+    shares = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    alone = _ddp_worker.train(*_ddp_worker.make(), parts=1, part=0)
+    for first, second, whole in zip(*shares, alone, strict=True):
+        mean = (first["loss"] + second["loss"]) / 2
+        torch.testing.assert_close(mean, whole["loss"], rtol=1e-9, atol=1e-12)
 
 
 def test_the_example_learns() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -27,6 +28,12 @@ def recurrence(
     return forward(directions, x, h0, c0, weights, need_tape=False)[0]
 
 
+# By the address of its memory, each tape that a graph keeps. The graph saves that memory as a tensor,
+# so whatever treats saved tensors in its own way treats tapes so too: activation checkpointing drops
+# them and brings those of a second forward.
+_tapes: WeakValueDictionary[int, Any] = WeakValueDictionary()
+
+
 class Recurrence(torch.autograd.Function):  # type: ignore[misc]
     """`recurrence` with tapes."""
 
@@ -34,26 +41,26 @@ class Recurrence(torch.autograd.Function):  # type: ignore[misc]
     def forward(
         ctx: Any, directions: Sequence[Direction], x: Tensor, h0: Maybe, c0: Maybe, *weights: Tensor
     ) -> Any:
-        results, ctx.tapes = forward(directions, x, h0, c0, split(weights, len(directions)), True)
+        results, tapes = forward(directions, x, h0, c0, split(weights, len(directions)), True)
+        memory = [torch.from_numpy(tape.memory) for tape in tapes]
+        _tapes.update(zip(map(Tensor.data_ptr, memory), tapes, strict=True))
         ctx.directions = directions
-        ctx.save_for_backward(x, h0, c0, *weights)
+        ctx.save_for_backward(x, h0, c0, *weights, *memory)
         ctx.set_materialize_grads(False)
         return tuple(results)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Maybe) -> Any:
-        directions, inputs, needs = ctx.directions, ctx.saved_tensors, ctx.needs_input_grad[1:]
+        directions, needs = ctx.directions, ctx.needs_input_grad[1:]
+        saved = ctx.saved_tensors
+        inputs, memory = saved[: len(needs)], saved[len(needs) :]
         if torch.is_grad_enabled() or _transformed(upstream):
             return None, *_differentiable(directions, inputs, needs, upstream)
-        tapes = ctx.__dict__.pop("tapes", None)  # they serve once, a retained graph more often
-        if tapes is None:
+        tapes = [_tapes.get(bytes.data_ptr()) for bytes in memory]
+        if any(tape is None or tape.used for tape in tapes):  # a graph may run more than once
             x, h0, c0, *weights = inputs
             tapes = forward(directions, x, h0, c0, split(weights, len(directions)), True)[1]
-        grads = backward(directions, tapes, inputs[0].shape, upstream)
-        return None, *(
-            torch.from_numpy(grad) if need else None
-            for grad, need in zip(grads, needs, strict=True)
-        )
+        return None, *backward(directions, tapes, inputs, needs, upstream)
 
 
 def _transformed(upstream: Sequence[Maybe]) -> bool:

@@ -7,6 +7,7 @@ states are (D, B, .), and the weights are those of each direction, in `torch.nn`
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -16,7 +17,6 @@ from torch import Tensor
 
 from .. import _kernels
 from .._calls import Packing
-from .._threads import MAX_THREADS
 
 Maybe: TypeAlias = Tensor | None
 Weights: TypeAlias = Sequence[Sequence[Tensor]]  # of each direction
@@ -45,20 +45,42 @@ def unpacked(weights: Sequence[Any]) -> list[Any]:
     return [w_ih, w_hh, *biases, rest[-1] if len(rest) % 2 else None]
 
 
-def split(weights: Sequence[Tensor], directions: int) -> Weights:
+def split(weights: Sequence[Any], directions: int) -> Any:
     """Return the weights of each direction."""
     n = len(weights) // directions
     return [weights[d * n : (d + 1) * n] for d in range(directions)]
 
 
+def arrays(tensors: Sequence[Maybe]) -> list[Any] | None:
+    """Return arrays that share the tensors' memory, None for None.
+
+    Or None if the kernels cannot take them as they are: all must be `torch.Tensor` or `Parameter`,
+    on the CPU, strided, float32 or float64, of one dtype, and not lazily negated.
+    """
+    return _tensors.arrays(tensors)
+
+
 def array(tensor: Maybe) -> Any:
-    """Return the tensor's own memory, or a copy if it is not contiguous; None for None."""
-    return None if tensor is None else tensor.contiguous().numpy(force=True)
+    """Return a tensor of any kind as an array in C order, or a copy of it; None for None."""
+    if tensor is None:
+        return None
+    found = arrays((tensor,))
+    # A copy, for after `numpy` the storage of its tensor cannot be resized any more.
+    return tensor.clone().numpy(force=True) if found is None else _contiguous(found[0])
 
 
 def threads() -> int:
-    """Return the threads of a call: PyTorch's."""
-    return min(int(torch.get_num_threads()), MAX_THREADS)
+    """Return the threads of a call: at most PyTorch's, which is what a negative number says."""
+    return -min(torch.get_num_threads(), _kernels.MAX_THREADS)
+
+
+class Given(NamedTuple):
+    """The arrays of a call: x as the caller has it, states (D, B, .), weights of each direction."""
+
+    x: Any
+    h0: Any
+    c0: Any
+    weights: Sequence[Sequence[Any]]
 
 
 def forward(
@@ -70,39 +92,73 @@ def forward(
     need_tape: bool,
 ) -> tuple[list[Tensor], Any]:
     """Return y, h_n and an LSTM's c_n, and a tape of each direction if they are needed."""
-    given, h, c = array(x), array(h0), array(c0)
-    calls = []
-    for d, (direction, own) in enumerate(zip(directions, weights, strict=True)):
-        mode, reverse, packing, resets = direction
-        state = of_direction(d, h, c)
-        call = *KINDS[mode], rows_of(given), state, tuple(map(array, unpacked(own)))
+    tensors = x, h0, c0, *chain(*weights)
+    found = arrays(tensors) or list(map(array, tensors))
+    given = Given(*found[:3], split(found[3:], len(directions)))
+    sizes = state_sizes(given.weights[0])[: 1 + (directions[0].mode == "LSTM")]
+    packing = directions[0].packing
+    B = x.shape[1] if packing is None else len(packing.order)
+    D = len(directions)
+    results = [x.new_empty(*x.shape[:-1], D * sizes[0])]
+    results += [x.new_empty(D, B, size) for size in sizes]
+    return results, run(directions, given, arrays(results) or [], need_tape)
+
+
+def state_sizes(weights: Sequence[Any]) -> tuple[int, int]:
+    """Return P and H from the weights of one direction."""
+    _, w_hh, _, _, w_hr = unpacked(weights)
+    P = w_hh.shape[1]
+    return P, P if w_hr is None else w_hr.shape[1]
+
+
+def run(
+    directions: Sequence[Direction], given: Given, results: Sequence[Any], need_tape: bool
+) -> Any:
+    """Compute y, h_n and an LSTM's c_n into `results`; return a tape of each direction, or None."""
+    x, (y, h_n, c_n) = rows_of(given.x), (*results, None)[:3]
+    calls, outs = [], []
+    for d, (mode, reverse, packing, resets) in enumerate(directions):
+        state = of_direction(d, given.h0, given.c0)
+        call = *KINDS[mode], x, state, tuple(unpacked(given.weights[d]))
         calls.append((*call, packing, resets, reverse and packing is None, need_tape))
-    results = _kernels.run_forward(calls, threads())
-    if results is None:
+        outs.append((rows_of(y), *of_direction(d, h_n, c_n)))
+    found = _kernels.run_forward(calls, threads(), outs)
+    if found is None:
+        contiguous = [(*c[:3], *map(_contiguous, c[3:5]), *c[5:]) for c in calls]
+        found = _kernels.run_forward(contiguous, threads(), outs)
+    if found is None:
         raise RuntimeError("the shapes of the weights do not fit each other")
-    ys, hs, cs, tapes = zip(*results, strict=True)
-    y = ys[0].reshape(*x.shape[:-1], ys[0].shape[-1])
-    return [torch.from_numpy(part) for part in (y, _both(hs), _both(cs)) if part is not None], tapes
+    return [tape for *_, tape in found]
 
 
 def backward(
-    directions: Sequence[Direction], tapes: Any, x_shape: Any, upstream: Sequence[Maybe]
-) -> list[Any]:
-    """Return the gradients of x, h0, c0 and the weights; c0's is None unless of an LSTM."""
+    directions: Sequence[Direction],
+    tapes: Any,
+    inputs: Sequence[Maybe],
+    needs: Sequence[bool],
+    upstream: Sequence[Maybe],
+) -> list[Maybe]:
+    """Return the gradients of the inputs x, h0, c0 and the weights that are needed."""
+    x, h0, c0, *weights = inputs
     dy, dh_n, dc_n = map(array, (*upstream, None)[:3])
-    calls = []
+    grads = [
+        x.new_empty(tensor.shape) if need and tensor is not None else None
+        for tensor, need in zip(inputs, needs, strict=True)
+    ]
+    dx, dh0, dc0, *dweights = arrays(grads) or []
+    n = len(weights) // len(directions)
+    calls, outs = [], []
     for d, (direction, tape) in enumerate(zip(directions, tapes, strict=True)):
-        kind, _ = KINDS[direction.mode]
         state = of_direction(d, dh_n, dc_n)
-        calls.append((kind, tape, None if dy is None else rows_of(dy), state))
-    results = _kernels.run_backward(calls, threads())
+        calls.append((KINDS[direction.mode][0], tape, None if dy is None else rows_of(dy), state))
+        own = unpacked(dweights[d * n : (d + 1) * n])
+        outs.append((None if d or dx is None else rows_of(dx), *of_direction(d, dh0, dc0), *own))
+    results = _kernels.run_backward(calls, threads(), outs)
     assert results is not None, "tapes that were used"
-    dxs, dhs, dcs, dweights = zip(*results, strict=True)
-    dx = dxs[0].reshape(x_shape)
-    for other in dxs[1:]:
-        dx += other.reshape(x_shape)
-    present = [dw for own in dweights for dw in own if dw is not None]
-    return [dx, _both(dhs), _both(dcs), *present]
+    if dx is not None:
+        for other, *_ in results[1:]:
+            dx += other.reshape(dx.shape)
+    return grads
 
 
 def of_direction(d: int, h: Any, c: Any) -> tuple[Any, Any]:
@@ -111,12 +167,15 @@ def of_direction(d: int, h: Any, c: Any) -> tuple[Any, Any]:
 
 
 def rows_of(given: Any) -> Any:
-    """Return (T, B, .), packed data as (1, N, .)."""
+    """Return (T, B, .) in C order, packed data as (1, N, .)."""
     return np.ascontiguousarray(given if given.ndim == 3 else given[None])
 
 
-def _both(states: Sequence[Any]) -> Any:
-    """Return the states of all directions as one array; None for None."""
-    if states[0] is None:
-        return None
-    return states[0][None] if len(states) == 1 else np.stack(states)
+def _contiguous(given: Any) -> Any:
+    """Return an array, or a tuple of some, in C order; None for None."""
+    if isinstance(given, tuple):
+        return tuple(map(_contiguous, given))
+    return None if given is None else np.ascontiguousarray(given)
+
+
+_tensors = _kernels.Tensors(Tensor.__dlpack_c_exchange_api__, Tensor, torch.nn.Parameter)

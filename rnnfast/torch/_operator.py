@@ -59,7 +59,7 @@ def _kernel_backward(
     calls = [
         (KINDS[mode][0], tape, dy, of_direction(d, dh_n, dc_n)) for d, tape in enumerate(tapes)
     ]
-    dxs, dhs, dcs, dweights = zip(*_calls.backward(calls, threads()), strict=True)
+    dxs, dhs, dcs, dweights = zip(*_calls.backward_on(calls, threads()), strict=True)
     dstates = [np.stack(parts) for parts in (dhs, dcs) if parts[0] is not None]
     present = [dw for own in dweights for dw in own if dw is not None]
     return [torch.from_numpy(d) for d in (sum(dxs[1:], dxs[0]), *dstates, *present)]
@@ -82,7 +82,7 @@ def _run(
         state = of_direction(d, h0, c0)
         call = *KINDS[mode], given, state, tuple(map(array, unpacked(own))), *variable
         calls.append((*call, d == 1, need_tape))
-    return zip(*_calls.forward(calls, threads()), strict=True)
+    return zip(*_calls.forward_on(calls, threads()), strict=True)
 
 
 def _forward_shapes(
