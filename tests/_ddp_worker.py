@@ -40,8 +40,7 @@ class Model(nn.Module):
 def make() -> tuple[Model, Any]:
     """The same model everywhere, and its optimiser."""
     torch.manual_seed(0)
-    model = Model().double()
-    rnnfast.torch.accelerate(model)
+    model = rnnfast.torch.accelerate(Model().double())
     return model, torch.optim.Adam(model.parameters(), lr=0.05)
 
 
