@@ -224,6 +224,25 @@ def test_layers_that_were_made_as_rnnfasts_stay_so() -> None:
     assert type(layer) is rnnfast.torch.GRU
 
 
+def test_what_other_tools_derive_from_a_layer_stays_when_it_is_restored() -> None:
+    """FSDP, for one, puts a class on top."""
+
+    class Tool:
+        pass
+
+    layer = accelerate(Encoder(I, H))
+    want = output(layer)
+    layer.__class__ = type("ToolEncoder", (Tool, type(layer)), {"tool": True})
+    assert_runs_in_the_kernels(layer, want)
+    restore(layer)
+    assert [kind.__name__ for kind in type(layer).__mro__[:4]] == [
+        *("ToolEncoder", "Tool", "Encoder", "GRU")
+    ]
+    assert layer.tool
+    assert not isinstance(layer, Recurrent)
+    torch.testing.assert_close(output(layer), want)
+
+
 # -------------------------------------------------------------------------------- hooks and pruning
 
 CHANGES = {

@@ -232,6 +232,8 @@ def test_copies_and_files(kind: str, tmp_path: Path) -> None:
     other.load_state_dict(saved(fast.state_dict(), weights_only=True))
     assert_close(train(other, x, state), want)
     assert type(layer).__module__ == "rnnfast.torch.layers"  # stands in files
+    for pickled in pickle.dumps(layer), pickle.dumps(accelerated):
+        assert pickled.count(b"rnnfast") == 1
 
 
 def test_a_model_loads_in_a_process_that_knows_nothing(tmp_path: Path) -> None:

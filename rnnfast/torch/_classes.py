@@ -93,23 +93,23 @@ def fast_class(plain: Any) -> Any:
     )
 
 
-def plain_class(fast: Any) -> Any:
-    """Return the class whose place `fast` takes."""
-    return fast._plain
+def plain_class(kind: Any) -> Any:
+    """Return the class whose place `kind` takes, below what other tools derived from that."""
+    return kind._plain if "_plain" in vars(kind) else on_other_base(kind, plain_class)
 
 
-def change(module: Any, changed: Callable[[Any], Any]) -> None:
-    """Give a module the class `changed(its class)`, and keep its parametrizations."""
-    kind: Any = type(module)
-    if not parametrize.is_parametrized(module):
-        module.__class__ = changed(kind)
-        return
+def fast_class_of(module: Any) -> Any:
+    """Return the class that takes the place of a module's own."""
+    kind = type(module)
+    parametrized = parametrize.is_parametrized(module)
+    return on_other_base(kind, fast_class) if parametrized else fast_class(kind)
+
+
+def on_other_base(kind: Any, changed: Callable[[Any], Any]) -> Any:
+    """Make the same class again, on `changed(layer)` for the class of layers it derives from."""
     names = {k: v for k, v in vars(kind).items() if k not in ("__dict__", "__weakref__")}
-    base, *others = kind.__bases__
-    made = types.new_class(
-        kind.__name__, (changed(base), *others), exec_body=lambda space: space.update(names)
-    )
-    module.__class__ = made
+    bases = (changed(b) if issubclass(b, torch.nn.RNNBase) else b for b in kind.__bases__)
+    return types.new_class(kind.__name__, tuple(bases), exec_body=lambda space: space.update(names))
 
 
 def _reduced(self: Any, protocol: Any) -> Any:
@@ -117,6 +117,6 @@ def _reduced(self: Any, protocol: Any) -> Any:
     return _made, (self._plain,), self.__getstate__()
 
 
-def _made(plain: Any) -> Any:
+def _made(plain: Any) -> Any:  # this name stands in files
     kind = fast_class(plain)
     return kind.__new__(kind)

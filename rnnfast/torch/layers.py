@@ -217,6 +217,15 @@ class Recurrent(torch.nn.RNNBase):  # type: ignore[misc]
             finals.append(final)
         return x, [torch.cat(parts) for parts in zip(*finals, strict=True)]
 
+    def __getstate__(self) -> Any:
+        state = super().__getstate__()
+        state.pop("_calls", None)  # a copy counts afresh, and files are free of it
+        return state
+
+    def __setstate__(self, state: Any) -> None:
+        super().__setstate__(state)
+        self.__dict__.setdefault("_calls", Calls())  # pickle's old protocols pass by __new__
+
     def __prepare_scriptable__(self) -> Any:
         """Give `torch.jit.script` PyTorch's layer with the same parameters."""
         plain = copy(self)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import torch
 from torch.nn.utils import parametrize
 
-from ._classes import change, fast_class, is_recurrent, obstacle, plain_class
+from ._classes import fast_class_of, is_recurrent, obstacle, plain_class
 from ._report import check_module
 from .layers import Recurrent, own_attributes
 
@@ -38,7 +38,7 @@ def accelerate(model: Model) -> Model:
     modules = _modules(model, "accelerate")
     for module in modules:
         if is_recurrent(module) and not isinstance(module, Recurrent) and not obstacle(module):
-            change(module, fast_class)
+            module.__class__ = fast_class_of(module)
             kind = parametrize.type_before_parametrizations(module)
             module.__dict__.update(own_attributes(kind), _accelerated=True)
     return model
@@ -63,7 +63,7 @@ def restore(model: Model) -> Model:
     """
     for module in _modules(model, "restore"):
         if isinstance(module, Recurrent) and module.__dict__.pop("_accelerated", False):
-            change(module, plain_class)
+            module.__class__ = plain_class(type(module))
             for name in "_calls", "__module__":
                 module.__dict__.pop(name, None)
     return model
