@@ -54,8 +54,8 @@ def obstacle(module: Any) -> str:
     if changed is not None:
         owner = "it has" if changed in module.__dict__ else f"{_named(kind)} has"
         return f"{owner} a {changed} of its own, so it may compute something else than torch.nn's"
-    for name in _OURS:
-        if hasattr(kind, name) or name in module.__dict__:
+    for name in sorted(_OURS):
+        if _differs(kind, module, plain, name):
             return f"has an attribute {name}, which rnnfast's layers need themselves"
     for parameter in module.parameters():
         where, dtype = parameter.device.type, str(parameter.dtype).removeprefix("torch.")
@@ -65,6 +65,7 @@ def obstacle(module: Any) -> str:
 
 
 def _differs(kind: Any, module: Any, plain: Any, name: str) -> bool:
+    """Whether a module or its class has an attribute that `torch.nn`'s layer has not."""
     return name in module.__dict__ or getattr(kind, name, None) is not getattr(plain, name, None)
 
 
