@@ -99,6 +99,12 @@ def plain_class(kind: Any) -> Any:
     return kind._plain if "_plain" in vars(kind) else on_other_base(kind, plain_class)
 
 
+def was_replaced(module: Any) -> bool:
+    """Whether a layer is rnnfast's by `accelerate`, and was not made so."""
+    kind = next(k for k in type(module).__mro__ if "_plain" in vars(k))
+    return kind not in (RNN, GRU, LSTM) or "_accelerated" in module.__dict__
+
+
 def fast_class_of(module: Any) -> Any:
     """Return the class that takes the place of a module's own."""
     kind = type(module)

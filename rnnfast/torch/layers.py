@@ -57,6 +57,10 @@ class Recurrent(torch.nn.RNNBase):  # type: ignore[misc]
     _plain: ClassVar[Any]  # the class whose place it takes, PyTorch's own or one derived from that
     _calls: Calls
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        if "_plain" not in vars(cls):  # else it takes the place of a class, and is not to be known
+            super().__init_subclass__(**options)
+
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         module = super().__new__(cls)
         module.__dict__.update(own_attributes(cls))

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import torch
 from torch.nn.utils import parametrize
 
-from ._classes import fast_class_of, is_recurrent, obstacle, plain_class
+from ._classes import fast_class_of, is_recurrent, obstacle, plain_class, was_replaced
 from ._report import check_module
 from .layers import Recurrent, own_attributes
 
@@ -62,9 +62,9 @@ def restore(model: Model) -> Model:
         If `model` is not a module, or a scripted one.
     """
     for module in _modules(model, "restore"):
-        if isinstance(module, Recurrent) and module.__dict__.pop("_accelerated", False):
+        if isinstance(module, Recurrent) and was_replaced(module):
             module.__class__ = plain_class(type(module))
-            for name in "_calls", "__module__":
+            for name in "_accelerated", "_calls", "__module__":
                 module.__dict__.pop(name, None)
     return model
 
