@@ -121,6 +121,8 @@ def test_what_an_exported_program_cannot_follow_is_refused() -> None:
     with pytest.raises(RuntimeError, match=r"lengths is given while.*float32 and float64"):
         torch.export.export(half, (x, LENGTHS))
     model = Model("gru")
+    with pytest.raises(RuntimeError, match=r"equal to input_size"):
+        torch.export.export(model, (torch.zeros(B, T, I + 1).double(), LENGTHS))
     packed = pack_padded_sequence(x.double(), [T, 4, 2], batch_first=True)
     with pytest.raises(RuntimeError, match=r"resets is given while.*padded"):
         make_fx(lambda flags: model(packed, None, flags)[1])(RESETS)
@@ -132,11 +134,14 @@ def test_what_an_exported_program_cannot_follow_is_refused() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_make_fx_follows_lengths_and_resets(kind: str) -> None:
+@pytest.mark.parametrize("pre_dispatch", [False, True])
+def test_make_fx_follows_lengths_and_resets(kind: str, pre_dispatch: bool) -> None:
     model = Model(kind)
     x, _ = data(model.layer, B, T)
-    graph = make_fx(model)(x, LENGTHS, RESETS)
+    graph = make_fx(model, pre_dispatch=pre_dispatch)(x, LENGTHS, RESETS)
     assert_same(graph(x + 1, OTHER, ~RESETS), model(x + 1, OTHER, ~RESETS))
+    graph = make_fx(model, pre_dispatch=pre_dispatch)(x)
+    assert_same(graph(x + 1), model(x + 1))
 
 
 def test_fake_tensors_have_the_shapes_of_the_result() -> None:

@@ -45,6 +45,8 @@ def reason(x: Tensor, states: Sequence[Any], weights: Sequence[Sequence[Tensor]]
         return "torch.jit.trace"
     if torch._C._len_torch_dispatch_stack() > 0:
         return "a dispatch mode"
+    if torch._C._dispatch_tls_is_dispatch_key_included(torch._C.DispatchKey.PreDispatch):
+        return "make_fx"
     if torch.is_autocast_enabled("cpu"):
         return "autocast"
     for tensor in chain((x,), states, *weights):

@@ -36,6 +36,7 @@ _REMEDY = {
 Run: TypeAlias = Callable[..., Sequence[Tensor]]  # of x, h0, c0 and the weights of a layer
 
 _IN_GRAPHS = (*PLAIN, FakeTensor, FunctionalTensor)  # what stands for plain tensors in a recording
+_PRE_DISPATCH = torch._C.DispatchKey.PreDispatch  # `make_fx(pre_dispatch=True)` has its own modes
 _UNBATCHED = "lengths is given, but input has no batch axis"
 
 
@@ -58,7 +59,7 @@ class Recurrent(torch.nn.RNNBase):  # type: ignore[misc]
     _calls: Calls
 
     def __init_subclass__(cls, **options: Any) -> None:
-        if "_plain" not in vars(cls):  # else it takes the place of a class, and is not to be known
+        if "_plain" not in vars(cls):  # else it stands in for a class, and nobody is to know it
             super().__init_subclass__(**options)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -194,7 +195,10 @@ class Recurrent(torch.nn.RNNBase):  # type: ignore[misc]
                 f"records: the program would use these {name} for every input. {_REMEDY[name]}"
             )
         transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-        if isinstance(input, PackedSequence) or transformed or not self._operator_can(input, hx):
+        packed = isinstance(input, PackedSequence)
+        if not (packed or self._fits(input, self._states(hx), None)):
+            return super().forward(input, hx)  # says what does not fit
+        if packed or transformed or not self._operator_can(input, hx):
             raise RuntimeError(
                 f"{name} is given while operations are recorded: the program would use these "
                 f"{name} for every input. It can follow them for padded float32 and float64 input "
@@ -316,7 +320,11 @@ class Recurrent(torch.nn.RNNBase):  # type: ignore[misc]
 
 def _recorded() -> bool:
     """Whether operations are being traced, or seen by a mode of `torch.utils._python_dispatch`."""
-    return bool(torch.jit.is_tracing()) or torch._C._len_torch_dispatch_stack() > 0
+    return bool(
+        torch.jit.is_tracing()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._dispatch_tls_is_dispatch_key_included(_PRE_DISPATCH)
+    )
 
 
 def _keeps_values(*values: Any) -> bool:
@@ -325,6 +333,7 @@ def _keeps_values(*values: Any) -> bool:
     modes = key.PROXY, key.FAKE, key.FUNCTIONAL
     return (
         bool(torch.jit.is_tracing())
+        or torch._C._dispatch_tls_is_dispatch_key_included(_PRE_DISPATCH)
         or any(mode(one) is not None for one in modes)
         or any(isinstance(value, (FakeTensor, FunctionalTensor)) for value in values)
     )
