@@ -115,6 +115,7 @@ def test_exported_programs_follow_lengths_and_resets(kind: str, strict: bool) ->
     assert_same(program(x, OTHER), model(x, OTHER))
 
 
+@pytest.mark.filterwarnings("ignore:The tensor attributes")  # of PyTorch's own layers, too
 def test_what_an_exported_program_cannot_follow_is_refused() -> None:
     half = Model("gru", torch.float16)
     x = torch.zeros(B, T, I, dtype=torch.float16)
