@@ -43,8 +43,7 @@ class Model(nn.Module):
 def make() -> tuple[Model, Any]:
     """The same model everywhere, and its optimiser."""
     torch.manual_seed(0)
-    model = Model().double()
-    rnnfast.torch.accelerate(model)
+    model = rnnfast.torch.accelerate(Model().double())
     return model, optimizer_of(model)
 
 

@@ -29,7 +29,7 @@ from _torch_cases import (  # noqa: E402
 from torch import nn  # noqa: E402
 
 import rnnfast.torch  # noqa: E402
-from rnnfast.torch import accelerate, restore  # noqa: E402
+from rnnfast.torch import accelerate, report, restore  # noqa: E402
 from rnnfast.torch._layer import threads  # noqa: E402
 
 
@@ -69,13 +69,15 @@ def test_a_model_is_accelerated_in_place() -> None:
     before = {name: id(m) for name, m in model.named_modules()}
     parameters = [id(p) for p in model.parameters()]
 
-    report = accelerate(model)
-    assert report.replaced == {
+    assert set(report(model).kept.values()) == {"is torch.nn's: accelerate(model) replaces it"}
+    assert accelerate(model) is model
+    found = report(model)
+    assert found.replaced == {
         "lstm": "LSTM(2, 11, num_layers=2, batch_first=True)",
         "blocks.0.1": "GRU(2, 11, batch_first=True)",
         "rnn": "RNN(11, 1, batch_first=True)",
     }
-    assert not report.kept
+    assert not found.kept
     assert type(model.lstm) is rnnfast.torch.LSTM
     assert type(model.shared) is rnnfast.torch.GRU
     assert {name: id(m) for name, m in model.named_modules()} == before
@@ -91,10 +93,11 @@ def test_a_model_is_accelerated_in_place() -> None:
         torch.testing.assert_close(a, b)
     assert calls == ["hook"] * 3
 
-    again = accelerate(model)
-    assert not again.replaced
-    assert set(again.kept.values()) == {"is rnnfast's already"}
-    restore(model)
+    classes = [type(m) for m in model.modules()]
+    assert accelerate(model) is model
+    assert [type(m) for m in model.modules()] == classes
+    assert report(model).kernels == {"lstm": 3, "blocks.0.1": 3, "rnn": 3}
+    assert restore(model) is model
     assert [type(m) for m in model.modules()] == [type(m) for m in twin.modules()]
     assert model.lstm.__dict__.keys() == twin.lstm.__dict__.keys()
     torch.testing.assert_close(model(x), twin(x))
@@ -102,9 +105,9 @@ def test_a_model_is_accelerated_in_place() -> None:
 
 def test_a_layer_is_accelerated_itself() -> None:
     layer = nn.GRU(I, H)
-    report = accelerate(layer)
+    assert accelerate(layer) is layer
     assert type(layer) is rnnfast.torch.GRU
-    assert str(report) == "replaced  (the model): GRU(2, 11)"
+    assert str(report(layer)) == "replaced  (the model)  GRU(2, 11)"
     restore(layer)
     assert type(layer) is nn.GRU
 
@@ -120,45 +123,85 @@ def test_what_is_not_replaced_is_reported() -> None:
             "cell": nn.LSTMCell(I, H),
             "linear": nn.Linear(I, H),
             "own": rnnfast.torch.GRU(I, H),
-            "bound": nn.utils.parametrizations.weight_norm(nn.GRU(I, H), "weight_hh_l0"),
+            "clash": nn.GRU(I, H),
         }
     )
     model["patched"].forward = lambda input, hx=None: (input, hx)
-    report = accelerate(model)
-    assert set(report.replaced) == {"plain"}
+    model["clash"]._stack = []
+    found = report(accelerate(model))
+    assert set(found.replaced) == {"plain", "own"}
     words = {
-        "overridden": "Overridden may compute something else",
-        "patched": "forward has been replaced",
+        "overridden": "Overridden has a forward of its own",
+        "patched": "it has a forward of its own",
         "float16": "has float16 parameters on cpu",
         "elsewhere": "has float32 parameters on meta",
         "cell": "LSTMCell takes single steps",
-        "own": "is rnnfast's already",
-        "bound": "ParametrizedGRU may compute something else",
+        "clash": "an attribute _stack",
     }
-    assert report.kept.keys() == words.keys()
+    assert found.kept.keys() == words.keys()
     for name, reason in words.items():
-        assert reason in report.kept[name]
-    assert len(str(report).splitlines()) == 8
-    assert str(accelerate(nn.Linear(I, H))) == "no recurrent layers"
+        assert reason in found.kept[name]
+    assert len(str(found).splitlines()) == 8
+    assert str(report(accelerate(nn.Linear(I, H)))) == "no recurrent layers"
     restore(model)
     assert type(model["plain"]) is nn.LSTM
     assert type(model["own"]) is rnnfast.torch.GRU
 
 
+class LSTM(nn.Module):
+    """A user's model that has the name of a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.LSTM(I, H)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)[0]
+
+
+def test_the_report_speaks_of_recurrent_layers_alone() -> None:
+    found = report(accelerate(LSTM()))
+    assert (list(found.replaced), found.kept) == (["layer"], {})
+    found = report(accelerate(nn.Sequential(LSTM())))
+    assert (list(found.replaced), found.kept) == (["0.layer"], {})
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_scripted_layers_stay() -> None:
+    scripted = torch.jit.script(LSTM())
+    assert list(report(scripted).kept) == ["layer"]
+    found = report(accelerate(nn.ModuleList([scripted, nn.GRU(I, H)])))
+    assert list(found.replaced) == ["1"]
+    assert list(found.kept) == ["0.layer"]
+    assert "is scripted" in found.kept["0.layer"]
+    for function in accelerate, restore:
+        with pytest.raises(TypeError, match=rf"compiled program.*{function.__name__} the model"):
+            function(scripted)
+
+
+@pytest.mark.parametrize("function", [accelerate, report, restore])
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (None, "model is NoneType, expected a torch.nn.Module"),
+        ("x", "model is str, expected a torch.nn.Module"),
+        (nn.GRU, "model is the class GRU, expected a torch.nn.Module: make one"),
+        ([nn.GRU(I, H)], "model is a list, expected a torch.nn.Module: .*ModuleList"),
+        (rnnfast.GRU(I, H), "model is GRU, expected a torch.nn.Module"),
+    ],
+    ids=["None", "str", "class", "list", "rnnfast's own"],
+)
+def test_only_modules_are_taken(function: Any, model: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        function(model)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:torch.quantize_per_tensor")
 def test_quantized_layers_stay() -> None:
     quantized = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.LSTM(I, H)), {nn.LSTM})
-    report = accelerate(quantized)
-    assert not report.replaced
-    assert "quantized" in report.kept["0"]
-
-
-def test_parametrized_layers_use_their_parametrization() -> None:
-    plain, fast = pair("gru")
-    for layer in plain, fast:
-        nn.utils.parametrizations.weight_norm(layer, "weight_hh_l0")
-    x, state = data(fast, T, B)
-    assert_close(train(fast, x, state), train(plain, x, state))
+    found = report(accelerate(quantized))
+    assert not found.replaced
+    assert "quantized" in found.kept["0"]
 
 
 # -------------------------------------------------------------------------- copies, files, workers
@@ -189,6 +232,8 @@ def test_copies_and_files(kind: str, tmp_path: Path) -> None:
     other.load_state_dict(saved(fast.state_dict(), weights_only=True))
     assert_close(train(other, x, state), want)
     assert type(layer).__module__ == "rnnfast.torch.layers"  # stands in files
+    for pickled in pickle.dumps(layer), pickle.dumps(accelerated):
+        assert pickled.count(b"rnnfast") == 1
 
 
 def test_a_model_loads_in_a_process_that_knows_nothing(tmp_path: Path) -> None:

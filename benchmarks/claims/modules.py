@@ -97,8 +97,7 @@ def classifiers() -> list[Run]:
             "out": torch.nn.Linear(H, 5),
         }
     )
-    fast = copy.deepcopy(plain)
-    rnnfast.torch.accelerate(fast)
+    fast = rnnfast.torch.accelerate(copy.deepcopy(plain))
     tokens, lengths = torch.randint(1000, (T, B)), torch.randint(1, T + 1, (B,))
     target = torch.randint(5, (B,))
 

@@ -32,12 +32,11 @@ class Memory(nn.Module):
 
 def train(rank: int, processes: int) -> None:
     torch.manual_seed(0)
-    memory = Memory()
-    report = rnnfast.torch.accelerate(memory)
+    memory = rnnfast.torch.accelerate(Memory())
     model = DistributedDataParallel(memory)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     if rank == 0:
-        print(f"{processes} processes; {report}")
+        print(f"{processes} processes; {rnnfast.torch.report(memory)}")
 
     torch.manual_seed(rank)  # every process draws its own data
     for step in range(1, STEPS + 1):

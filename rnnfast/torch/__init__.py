@@ -2,10 +2,11 @@
 
 `RNN`, `GRU` and `LSTM` are `torch.nn`'s modules of the same names, with the same constructors,
 parameters and results, and two more arguments of a call, `lengths` and `resets`. `accelerate` turns
-the layers of an existing model into them, `restore` turns them back:
+the layers of an existing model into them, `report` says which, `restore` turns them back:
 
 >>> import rnnfast.torch
->>> print(rnnfast.torch.accelerate(model))
+>>> model = rnnfast.torch.accelerate(model)
+>>> print(rnnfast.torch.report(model))
 
 float32 and float64 tensors on the CPU go to rnnfast's kernels, by autograd too. All else gives the
 same results by PyTorch's own operations: other devices and dtypes, autocast, `torch.func`,
@@ -15,7 +16,8 @@ forward-mode differentiation, gradients of gradients. The number of threads is P
 
 from __future__ import annotations
 
+from ._report import Report, report
 from .layers import GRU, LSTM, RNN
-from .models import Report, accelerate, restore
+from .models import accelerate, restore
 
-__all__ = ["GRU", "LSTM", "RNN", "Report", "accelerate", "restore"]
+__all__ = ["GRU", "LSTM", "RNN", "Report", "accelerate", "report", "restore"]

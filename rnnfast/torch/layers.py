@@ -15,27 +15,57 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.autograd import forward_ad
 from torch.nn.functional import dropout
 from torch.nn.utils.rnn import PackedSequence
 
 from .. import _check
 from ._autograd import recurrence
+from ._counts import DTYPES, PLAIN, Calls, reason
 from ._formulas import composite
 from ._lengths import as_array, direction_of, lengths_of_packed, lengths_of_padded
 from ._operator import operator
 
+_REMEDY = {
+    "lengths": "Give pack_padded_sequence(input, lengths) instead; torch.export follows lengths",
+    "resets": "torch.export follows them",
+}
+
 Run: TypeAlias = Callable[..., Sequence[Tensor]]  # of x, h0, c0 and the weights of a layer
 
-_DTYPES = (torch.float32, torch.float64)
-_PLAIN = (Tensor, torch.nn.Parameter)  # other subclasses of Tensor have their own rules
+_IN_GRAPHS = (*PLAIN, FakeTensor, FunctionalTensor)  # what stands for plain tensors in a recording
+_PRE_DISPATCH = torch._C.DispatchKey.PreDispatch  # `make_fx(pre_dispatch=True)` has its own modes
 _UNBATCHED = "lengths is given, but input has no batch axis"
+
+
+def own_attributes(kind: Any) -> dict[str, Any]:
+    """Return what a layer of rnnfast.torch has and PyTorch's has not.
+
+    Tools such as `torch.fx` take a layer as a whole if `layer.__module__` is PyTorch's. The class
+    itself keeps its own `__module__`, by which pickle finds it.
+    """
+    own: dict[str, Any] = {"_calls": Calls()}
+    if "_plain" in vars(kind):  # not one that users derive, which is theirs for these tools, too
+        own["__module__"] = kind._plain.__module__
+    return own
 
 
 class Recurrent(torch.nn.RNNBase):  # type: ignore[misc]
     """What the three have in common."""
 
-    _plain: ClassVar[Any]  # PyTorch's own class
+    _plain: ClassVar[Any]  # the class whose place it takes, PyTorch's own or one derived from that
+    _calls: Calls
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        if "_plain" not in vars(cls):  # else it stands in for a class, and nobody is to know it
+            super().__init_subclass__(**options)
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        module = super().__new__(cls)
+        module.__dict__.update(own_attributes(cls))
+        return module
 
     def forward(
         self,
@@ -86,8 +116,12 @@ class Recurrent(torch.nn.RNNBase):  # type: ignore[misc]
         transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
         fast = not (transformed or _recorded()) and self._kernels_can(x, states, weights)
         ordinary = lengths is None and resets is None
+        if not (fast or ordinary) and _keeps_values(x, lengths, resets):
+            return self._recorded_call(input, hx, lengths, resets)
         if ordinary and not ((fast or transformed) and x.numel()):
-            return super().forward(input, hx)
+            result = super().forward(input, hx)
+            self._calls.add(reason(x, states, weights))
+            return result
         if not self._fits(x, states, packed):
             return super().forward(input, hx)  # says what does not fit
 
@@ -105,7 +139,12 @@ class Recurrent(torch.nn.RNNBase):  # type: ignore[misc]
                     raise ValueError(_UNBATCHED)
                 lengths = lengths_of_padded(lengths, T, B)
         flags = None if resets is None else self._resets(resets, T, B, batched)
-        run = recurrence if fast else composite
+        if fast:
+            self._calls.kernels += 1
+            run = recurrence
+        else:
+            self._calls.add(reason(x, states, weights))
+            run = composite
         directions = [
             direction_of(self.mode, reverse, T, lengths, order, flags)
             for reverse in self._directions
@@ -122,11 +161,21 @@ class Recurrent(torch.nn.RNNBase):  # type: ignore[misc]
             return super().forward(input, hx)  # what is exported shall not need rnnfast
         if isinstance(input, PackedSequence) or torch._C._are_functorch_transforms_active():
             return self._eager(input, hx, lengths, resets)
+        if self._operator_can(input, hx):
+            return self._by_operator(input, hx, lengths, resets)
+        if ordinary:
+            return super().forward(input, hx)
+        return self._eager(input, hx, lengths, resets)
+
+    def _operator_can(self, input: Tensor, hx: Any) -> bool:
+        states = self._states(hx)
+        return self._kernels_can(input, states, self.all_weights, _IN_GRAPHS) and self._fits(
+            input, states, None
+        )
+
+    def _by_operator(self, input: Tensor, hx: Any, lengths: Any, resets: Any) -> Any:
+        """Run an operator per layer, which reads `lengths` and `resets` whenever it is run."""
         states, weights, batched = self._states(hx), self.all_weights, input.dim() == 3
-        if not self._kernels_can(input, states, weights) or not self._fits(input, states, None):
-            if ordinary:
-                return super().forward(input, hx)
-            return self._eager(input, hx, lengths, resets)
         x, states = self._time_major(input, batched), self._batched(states, batched)
         if lengths is not None:
             if not batched:
@@ -136,6 +185,26 @@ class Recurrent(torch.nn.RNNBase):  # type: ignore[misc]
             resets = self._time_major(torch.as_tensor(resets), batched)
         run = partial(operator, self.mode, lengths, resets)
         return self._as_given(*self._stack(run, x, states, weights), batched)
+
+    def _recorded_call(self, input: Any, hx: Any, lengths: Any, resets: Any) -> Any:
+        """Be operators while a program is recorded that shall serve other lengths and resets."""
+        name = "resets" if lengths is None else "lengths"
+        if torch.jit.is_tracing():
+            raise RuntimeError(
+                f"{name} is given while torch.jit.trace (or torch.onnx.export with dynamo=False) "
+                f"records: the program would use these {name} for every input. {_REMEDY[name]}"
+            )
+        transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+        packed = isinstance(input, PackedSequence)
+        if not (packed or self._fits(input, self._states(hx), None)):
+            return super().forward(input, hx)  # says what does not fit
+        if packed or transformed or not self._operator_can(input, hx):
+            raise RuntimeError(
+                f"{name} is given while operations are recorded: the program would use these "
+                f"{name} for every input. It can follow them for padded float32 and float64 input "
+                "on the CPU, without torch.func and autocast"
+            )
+        return self._by_operator(input, hx, lengths, resets)
 
     def _stack(
         self, run: Run, x: Tensor, states: Sequence[Tensor], weights: Sequence[Sequence[Tensor]]
@@ -156,10 +225,21 @@ class Recurrent(torch.nn.RNNBase):  # type: ignore[misc]
             finals.append(final)
         return x, [torch.cat(parts) for parts in zip(*finals, strict=True)]
 
+    def __getstate__(self) -> Any:
+        state = super().__getstate__()
+        state.pop("_calls", None)  # a copy counts afresh, and files are free of it
+        return state
+
+    def __setstate__(self, state: Any) -> None:
+        super().__setstate__(state)
+        self.__dict__.setdefault("_calls", Calls())  # pickle's old protocols pass by __new__
+
     def __prepare_scriptable__(self) -> Any:
         """Give `torch.jit.script` PyTorch's layer with the same parameters."""
         plain = copy(self)
         plain.__class__ = self._plain
+        for name in own_attributes(type(self)):
+            plain.__dict__.pop(name, None)
         return plain
 
     # -------------------------------------------------------------------------------------- axes
@@ -195,14 +275,18 @@ class Recurrent(torch.nn.RNNBase):  # type: ignore[misc]
     # ----------------------------------------------------------------------------------- checks
 
     def _kernels_can(
-        self, x: Tensor, states: Sequence[Any], weights: Sequence[Sequence[Tensor]]
+        self,
+        x: Tensor,
+        states: Sequence[Any],
+        weights: Sequence[Sequence[Tensor]],
+        plain: Any = PLAIN,
     ) -> bool:
         """Whether all are ordinary tensors on the CPU of one dtype, float32 or float64."""
         dtype = x.dtype
-        if dtype not in _DTYPES or torch.is_autocast_enabled("cpu"):
+        if dtype not in DTYPES or torch.is_autocast_enabled("cpu"):
             return False
         for tensor in chain((x,), states, *weights):
-            if type(tensor) not in _PLAIN or tensor.dtype != dtype:
+            if type(tensor) not in plain or tensor.dtype != dtype:
                 return False
             if not tensor.is_cpu or tensor.layout != torch.strided:
                 return False
@@ -236,7 +320,23 @@ class Recurrent(torch.nn.RNNBase):  # type: ignore[misc]
 
 def _recorded() -> bool:
     """Whether operations are being traced, or seen by a mode of `torch.utils._python_dispatch`."""
-    return bool(torch.jit.is_tracing()) or torch._C._len_torch_dispatch_stack() > 0
+    return bool(
+        torch.jit.is_tracing()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._dispatch_tls_is_dispatch_key_included(_PRE_DISPATCH)
+    )
+
+
+def _keeps_values(*values: Any) -> bool:
+    """Whether what is computed now is recorded, or has no values: it must not depend on them."""
+    mode, key = torch._C._get_dispatch_mode, torch._C._TorchDispatchModeKey
+    modes = key.PROXY, key.FAKE, key.FUNCTIONAL
+    return (
+        bool(torch.jit.is_tracing())
+        or torch._C._dispatch_tls_is_dispatch_key_included(_PRE_DISPATCH)
+        or any(mode(one) is not None for one in modes)
+        or any(isinstance(value, (FakeTensor, FunctionalTensor)) for value in values)
+    )
 
 
 class RNN(Recurrent, torch.nn.RNN):  # type: ignore[misc]

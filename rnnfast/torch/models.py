@@ -2,45 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch.nn.utils import parametrize
 
-from .layers import GRU, LSTM, RNN, Recurrent
+from ._classes import fast_class_of, is_recurrent, obstacle, plain_class, was_replaced
+from ._report import check_module
+from .layers import Recurrent, own_attributes
 
-_FAST = {fast._plain: fast for fast in (RNN, GRU, LSTM)}
-_NAMES = {"RNN", "GRU", "LSTM", "RNNCell", "GRUCell", "LSTMCell"}
-
-
-@dataclass
-class Report:
-    """What `accelerate` did; print it.
-
-    Attributes
-    ----------
-    replaced : dict of str to str
-        The layers that rnnfast computes now, and what they are.
-    kept : dict of str to str
-        The other recurrent layers, and why they are as before.
-
-    Both go by the names of `model.named_modules()`, where "" is the model itself.
-    """
-
-    replaced: dict[str, str] = field(default_factory=dict)
-    kept: dict[str, str] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        lines = [f"replaced  {n or '(the model)'}: {what}" for n, what in self.replaced.items()]
-        lines += [f"kept      {n or '(the model)'}: {why}" for n, why in self.kept.items()]
-        return "\n".join(lines) or "no recurrent layers"
+Model = TypeVar("Model")
 
 
-def accelerate(model: Any) -> Report:
+def accelerate(model: Model) -> Model:
     """Let rnnfast compute every RNN, GRU and LSTM of a model that it can, in place.
 
     The modules stay the same objects, the model itself included: only their class changes. So
-    parameters, hooks, optimisers and other references to them stay valid.
+    parameters, hooks, optimisers and other references to them stay valid. `report` says what was
+    replaced, and why the rest was not.
 
     Parameters
     ----------
@@ -48,48 +27,54 @@ def accelerate(model: Any) -> Report:
 
     Returns
     -------
-    Report
-        What was replaced, what was not, and why.
+    torch.nn.Module
+        The same `model`.
+
+    Raises
+    ------
+    TypeError
+        If `model` is not a module, or a scripted one.
     """
-    report = Report()
-    for name, module in model.named_modules():
-        if not _is_recurrent(module):
-            continue
-        reason = _obstacle(module)
-        if reason:
-            report.kept[name] = reason
-        else:
-            module.__class__ = _FAST[type(module)]
-            module._accelerated = True
-            report.replaced[name] = str(module)
-    return report
+    modules = _modules(model, "accelerate")
+    for module in modules:
+        if is_recurrent(module) and not isinstance(module, Recurrent) and not obstacle(module):
+            module.__class__ = fast_class_of(module)
+            kind = parametrize.type_before_parametrizations(module)
+            module.__dict__.update(own_attributes(kind), _accelerated=True)
+    return model
 
 
-def restore(model: Any) -> None:
-    """Undo `accelerate`. Layers made as `rnnfast.torch`'s stay so."""
-    for module in model.modules():
-        if type(module) in _FAST.values() and module.__dict__.pop("_accelerated", False):
-            module.__class__ = module._plain
+def restore(model: Model) -> Model:
+    """Undo `accelerate`, in place. Layers made as `rnnfast.torch`'s stay so.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+
+    Returns
+    -------
+    torch.nn.Module
+        The same `model`.
+
+    Raises
+    ------
+    TypeError
+        If `model` is not a module, or a scripted one.
+    """
+    for module in _modules(model, "restore"):
+        if isinstance(module, Recurrent) and was_replaced(module):
+            module.__class__ = plain_class(type(module))
+            for name in "_accelerated", "_calls", "__module__":
+                module.__dict__.pop(name, None)
+    return model
 
 
-def _is_recurrent(module: Any) -> bool:
-    name = getattr(module, "original_name", type(module).__name__)  # of a scripted module
-    return isinstance(module, (torch.nn.RNNBase, torch.nn.RNNCellBase)) or name in _NAMES
-
-
-def _obstacle(module: Any) -> str:
-    """Return why a recurrent module cannot be replaced, or nothing."""
-    kind = type(module)
-    if isinstance(module, Recurrent):
-        return "is rnnfast's already"
-    if isinstance(module, torch.nn.RNNCellBase):
-        return f"{kind.__name__} takes single steps, rnnfast.torch has layers for whole sequences"
-    if kind not in _FAST:
-        return f"{kind.__module__}.{kind.__qualname__} may compute something else than torch.nn's"
-    if "forward" in module.__dict__:
-        return "its forward has been replaced"
-    for parameter in module.parameters():
-        where, dtype = parameter.device.type, str(parameter.dtype).removeprefix("torch.")
-        if where != "cpu" or dtype not in ("float32", "float64"):
-            return f"has {dtype} parameters on {where}, rnnfast takes float32 and float64 on cpu"
-    return ""
+def _modules(model: Any, verb: str) -> list[Any]:
+    """Return the modules of a model, which must be one that can be changed."""
+    check_module(model)
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError(
+            f"model is a {type(model).__name__}, a compiled program of torch.jit that cannot be "
+            f"changed: {verb} the model that it was made of"
+        )
+    return list(model.modules())
