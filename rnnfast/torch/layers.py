@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch._C._dynamo.eval_frame import get_eval_frame_callback as _compiler
 from torch._subclasses.fake_tensor import FakeTensor
 from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.autograd import forward_ad
@@ -25,6 +26,8 @@ from .. import _check
 from ._autograd import recurrence
 from ._counts import DTYPES, PLAIN, Calls, reason
 from ._formulas import composite
+from ._inference import inference
+from ._layer import split
 from ._lengths import as_array, direction_of, lengths_of_packed, lengths_of_padded
 from ._operator import operator
 
@@ -106,16 +109,28 @@ class Recurrent(torch.nn.RNNBase):  # type: ignore[misc]
         """
         if torch.compiler.is_compiling():
             return self._in_graph(input, hx, lengths, resets)
-        return self._eager(input, hx, lengths, resets)
+        if _compiler() is not None:  # it must not look into what follows
+            return self._eager(input, hx, lengths, resets)
+        return self._call(input, hx, lengths, resets)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _eager(self, input: Any, hx: Any, lengths: Any, resets: Any) -> Any:
+        return self._call(input, hx, lengths, resets)
+
+    def _call(self, input: Any, hx: Any, lengths: Any, resets: Any) -> Any:
+        states, flat = self._states(hx), self._weights()
+        transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+        observed = transformed or _recorded() or torch.is_autocast_enabled("cpu")
+        ordinary = lengths is None and resets is None
+        if ordinary and not observed:
+            result = inference(self, input, states, flat)
+            if result is not None:
+                self._calls.kernels += 1
+                return result
         packed = input if isinstance(input, PackedSequence) else None
         x = input if packed is None else packed.data
-        states, weights = self._states(hx), self.all_weights
-        transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-        fast = not (transformed or _recorded()) and self._kernels_can(x, states, weights)
-        ordinary = lengths is None and resets is None
+        weights = split(flat, self.num_layers * len(self._directions))
+        fast = not observed and self._kernels_can(x, states, weights)
         if not (fast or ordinary) and _keeps_values(x, lengths, resets):
             return self._recorded_call(input, hx, lengths, resets)
         if ordinary and not ((fast or transformed) and x.numel()):
@@ -241,6 +256,20 @@ class Recurrent(torch.nn.RNNBase):  # type: ignore[misc]
         for name in own_attributes(type(self)):
             plain.__dict__.pop(name, None)
         return plain
+
+    def _weights(self) -> list[Any]:
+        """Return the weights of all cells. They may be no parameters now: `torch.func` and others put
+        tensors or properties in their place."""
+        parameters, others = self._parameters, self.__dict__
+        found = []
+        for name in self._flat_weights_names:
+            weight = others.get(name)
+            if weight is None:
+                weight = parameters.get(name)
+            if weight is None:
+                return [getattr(self, name) for name in self._flat_weights_names]
+            found.append(weight)
+        return found
 
     # -------------------------------------------------------------------------------------- axes
 
