@@ -23,7 +23,7 @@ from typing import Any, TypeVar, overload
 import numpy as np
 
 from . import _check
-from ._parameters import Array, check_array
+from ._parameters import Array
 from .layers import GRU, LSTM, RNN
 
 __all__ = ["from_keras", "to_keras"]
@@ -240,4 +240,4 @@ def _check_weights(
     shapes = [(I, G * H), (H, G * H), (2, G * H) if two else (G * H,)]
     for i, value in enumerate(weights):
         k = i % count
-        check_array(f"weights[{i}]", value, weights[0].dtype, shapes[k], dims[k])
+        _check.exact(f"weights[{i}]", value, weights[0].dtype, shapes[k], dims[k], "weights[0]")
