@@ -179,9 +179,7 @@ def floating(name: str, value: Any, dims: str, ndim: int) -> Array:
     return _contiguous(name, value)
 
 
-def sizes(
-    gates: int, dtype: np.dtype[Any], w_ih: Any, w_hh: Any, w_hr: Any
-) -> tuple[int, int]:
+def sizes(gates: int, dtype: np.dtype[Any], w_ih: Any, w_hh: Any, w_hr: Any) -> tuple[int, int]:
     """Return (H, P) as the weights have them; their dtype is checked later."""
     for name, value in ("w_ih", w_ih), ("w_hh", w_hh), ("w_hr", w_hr):
         if (name != "w_hr" or value is not None) and plain(name, value, dtype).ndim != 2:
