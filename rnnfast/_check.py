@@ -77,11 +77,11 @@ def exact(
         of_shape(name, of_dtype(name, value, dtype, like), shape, dims)
 
 
-def names(what: str, arrays: Any, expected: Collection[str]) -> None:
+def names(what: str, arrays: Any, expected: Mapping[str, Any]) -> None:
     """Refuse anything but a mapping with exactly the expected names."""
     if not isinstance(arrays, Mapping):
         raise TypeError(f"{what} has type {type(arrays).__name__}, expected a dict of arrays")
-    if arrays.keys() != set(expected):
+    if arrays.keys() != expected.keys():
         missing = [key for key in expected if key not in arrays]
         unexpected = [key for key in arrays if key not in expected]
         raise ValueError(f"{what} has missing keys {missing} and unexpected keys {unexpected}")
