@@ -26,6 +26,8 @@ _FLOATS = _FLOAT32, _FLOAT64
 
 def plain(name: str, value: Any, dtype: np.dtype[Any] | None = None) -> Array:
     """Refuse what is not an ndarray; the remedy makes one of `dtype`, None: of a float's."""
+    if type(value) is np.ndarray:
+        return value
     if not isinstance(value, np.ndarray):
         kind = type(value).__name__
         fix = converted(name, value, dtype)
@@ -51,7 +53,7 @@ def of_dtype(name: str, value: Any, dtype: np.dtype[Any], like: str = "") -> Arr
 def of_floats(name: str, value: Any) -> Array:
     """Refuse an array that is neither float32 nor float64."""
     found = plain(name, value).dtype
-    if found not in _FLOATS:
+    if found is not _FLOAT32 and found is not _FLOAT64 and found not in _FLOATS:
         fix = remedy(name, cast(name, value, found, _FLOAT32))
         raise TypeError(f"{name} has dtype {found}, expected float32 or float64{fix}")
     return value  # type: ignore[no-any-return]

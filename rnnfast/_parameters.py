@@ -123,20 +123,21 @@ class Parameters:
         """Return copies of the parameters by name."""
         return {name: value.copy() for name, value in self.params.items()}
 
-    def load_state_dict(self, state_dict: Mapping[str, Array]) -> None:
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Copy values into the parameters' arrays.
 
         Parameters
         ----------
         state_dict : mapping of str to ndarray
-            Exactly the layer's parameters, each with its shape and dtype. The names and shapes are
-            PyTorch's: ``torch_layer.state_dict()`` fits, for what NumPy reads as an array, such as
-            a tensor, will do too.
+            Exactly the layer's parameters, each with its shape and dtype. What NumPy reads as an
+            array, such as a tensor, will do. The names and shapes are PyTorch's, so that
+            ``torch_layer.state_dict()`` fits.
 
         Raises
         ------
         TypeError
-            If a value is not an array of the layer's dtype.
+            If a value is not an array of the layer's dtype, or NumPy cannot read it, as with a
+            tensor that requires a gradient.
         ValueError
             If a name is missing or unexpected, or a shape differs.
         """

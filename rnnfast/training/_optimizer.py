@@ -99,12 +99,15 @@ class Optimizer:
         TypeError, ValueError
             Before anything is changed.
         """
-        params, grads = self._current(), named("grads", grads)
+        params = self._current()
+        if type(grads) is not dict:
+            grads = named("grads", grads)
         for name, p in params.items():
             g = grads.get(name)
             if type(g) is not np.ndarray or g.dtype is not p.dtype or g.shape != p.shape:
                 _check_gradient(name, grads, p)
-        grads = self.summed(grads)
+        if self._tied:
+            grads = self.summed(grads)
         self.steps += 1
         for flat in self._flats:
             np.concatenate([grads[name] for name in flat.parts], axis=None, out=flat.moves)
@@ -143,7 +146,8 @@ class Optimizer:
 
     def _current(self) -> dict[str, Array]:
         """Return the arrays to move, checked unless they are the very arrays of last time."""
-        params = self.params
+        held = self._holder
+        params = held if type(held) is dict else self.params
         if not _kernels.same(params, self._arrays):
             _check.names("params", params, self._like)
             arrays = {name: params[name] for name in self._like}

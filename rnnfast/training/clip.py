@@ -31,8 +31,8 @@ def global_norm(grads: Named) -> float:
     norm : float
     """
     arrays = named("grads", grads)
-    for name, g in arrays.items():
-        if type(g) is not np.ndarray:
+    if {*map(type, arrays.values())} != {np.ndarray}:
+        for name, g in arrays.items():
             _check.plain(f"grads[{name!r}]", g)
     # einsum casts in small blocks: no float64 copy, and no overflow of float32 squares.
     large = (g.ravel() for g in arrays.values() if g.size > SMALL)
@@ -73,10 +73,9 @@ def clip_norm(grads: Named, max_norm: float) -> float:
 
 def scale_to_norm(grads: Named, max_norm: float, norm: float) -> float:
     """`clip_norm` of gradients whose `norm` is known."""
-    arrays = _writeable(grads)
     scale = max_norm / (norm + 1e-6)
     if math.isfinite(norm) and scale < 1:
-        for g in arrays:
+        for g in _writeable(grads):
             g *= scale
     return norm
 
