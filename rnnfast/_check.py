@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from . import _kernels
-from ._remedy import cast, converted, is_tensor, remedy
+from ._remedy import cast, converted, is_tensor, mapping_of, remedy
 
 Array = NDArray[Any]
 
@@ -25,7 +25,7 @@ _FLOATS = _FLOAT32, _FLOAT64
 
 
 def plain(name: str, value: Any, dtype: np.dtype[Any] | None = None) -> Array:
-    """Refuse what is not an ndarray; the remedy makes one of `dtype`, None: of a float's."""
+    """Refuse what is no ndarray, or a masked one; the remedy makes one of `dtype`, or of floats."""
     if type(value) is np.ndarray:
         return value
     if not isinstance(value, np.ndarray):
@@ -82,7 +82,8 @@ def exact(
 def names(what: str, arrays: Any, expected: Mapping[str, Any]) -> None:
     """Refuse anything but a mapping with exactly the expected names."""
     if not isinstance(arrays, Mapping):
-        raise TypeError(f"{what} has type {type(arrays).__name__}, expected a dict of arrays")
+        kind, fix = type(arrays).__name__, remedy(what, mapping_of(what, arrays))
+        raise TypeError(f"{what} has type {kind}, expected a dict of arrays{fix}")
     if arrays.keys() != expected.keys():
         missing = [key for key in expected if key not in arrays]
         unexpected = [key for key in arrays if key not in expected]
@@ -122,8 +123,8 @@ def readable(name: str, value: Any, dtype: np.dtype[Any] | None = None) -> Array
             array = np.asarray(value)
         except (TypeError, ValueError, RuntimeError) as error:
             fix = remedy(name, converted(name, value, dtype))
-            kind = type(value).__name__
-            raise TypeError(f"{name} has type {kind}, which is no array: {error}{fix}") from error
+            kind, reason = type(value).__name__, str(error).rstrip(".")
+            raise TypeError(f"{name} has type {kind}, which is no array: {reason}{fix}") from error
     if dtype is not None and array.dtype != dtype:
         raise _wrong_dtype(name, value, array.dtype, dtype)
     return array

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
@@ -40,6 +41,13 @@ def converted(name: str, value: Any, dtype: np.dtype[Any] | None) -> str:
     if isinstance(value, list | tuple | Real) or hasattr(type(value), "__array__"):
         return f"np.asarray({name}, np.{dtype or _FLOATS[0]})"
     return ""
+
+
+def mapping_of(name: str, value: Any) -> str:
+    """Code for the dict of arrays that a layer, gradients or a module of PyTorch has, or ""."""
+    if isinstance(getattr(value, "params", None), Mapping):
+        return f"{name}.params"
+    return f"{name}.state_dict()" if hasattr(value, "state_dict") else ""
 
 
 def is_tensor(value: Any) -> bool:

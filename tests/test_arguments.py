@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from _cases import Array, Case, Problem, assert_same_bits, backward, forward, run
+from _cases import Array, ArrayLike, Case, Problem, assert_same_bits, backward, forward, run
 
 from rnnfast import functional, reference
 
@@ -55,16 +55,6 @@ def misaligned(a: Array) -> Array:
     raw[...] = a
     assert not raw.flags.aligned
     return raw
-
-
-class ArrayLike:
-    """Not an array, but NumPy can read it as one."""
-
-    def __init__(self, array: Array) -> None:
-        self.array = array
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        return self.array
 
 
 def tensor(a: Array, **options: Any) -> Any:

@@ -251,6 +251,20 @@ def test_gradcheck_sees_a_wrong_gradient_and_restores_the_array() -> None:
     np.testing.assert_array_equal(w, before)
 
 
+def test_gradcheck_of_a_tied_array_is_of_the_sum() -> None:
+    w, b = normal(4), normal(2)
+
+    def loss() -> float:
+        return float(np.sum(w**2) + np.sum(w**3) + np.sum(b))
+
+    arrays, grads = {"w": w, "b": b, "v": w[:]}, {"w": 2 * w, "b": np.ones(2), "v": 3 * w**2}
+    errors = gradcheck(loss, arrays, grads)
+    assert errors.keys() == arrays.keys()
+    assert max(errors.values()) < 1e-7
+    errors = gradcheck(loss, arrays, grads | {"v": 2 * w})
+    assert errors["w"] == errors["v"] > 1e-3 > errors["b"]
+
+
 @pytest.mark.parametrize("kind", [RNN, GRU, LSTM])
 def test_gradient_through_time_is_the_central_difference(kind: Any) -> None:
     """Displace the state after step t, run on from there, and see the loss move."""

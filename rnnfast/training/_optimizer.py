@@ -13,7 +13,7 @@ import numpy as np
 from .. import _check, _kernels
 from ._array import Array, Arrays, Named, check_like, check_positive, named
 from ._flat import Flat
-from ._ties import check_overlaps, ties
+from ._ties import check_overlaps, summed, ties
 
 
 class Optimizer:
@@ -129,12 +129,10 @@ class Optimizer:
         grads = named("grads", grads)
         if not self._tied:
             return grads
-        sums = dict(grads)
-        for name, first in self._tied.items():
-            for each in (name, first):
-                _check_gradient(each, grads, self._current()[each])
-            sums[first] = sums[first] + sums.pop(name)
-        return sums
+        params = self._current()
+        for name in {*self._tied, *self._tied.values()}:
+            _check_gradient(name, grads, params[name])
+        return summed(grads, self._tied)
 
     def _update(self, g: Array, p: Array, s: Array, *slots: Array) -> None:
         """Turn the gradients into what to subtract from the parameters, in place.

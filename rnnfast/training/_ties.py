@@ -6,6 +6,7 @@ an array has two names, and a gradient under each. It is to move once, by the su
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,14 @@ def ties(arrays: Arrays) -> dict[str, str]:
             if earlier != name:
                 found[name] = earlier
     return found
+
+
+def summed(grads: Arrays, tied: Mapping[str, str]) -> dict[str, Array]:
+    """Return gradients by array: those of tied names added up, under the first name of each."""
+    sums = dict(grads)
+    for name, first in tied.items():
+        sums[first] = sums[first] + sums.pop(name)
+    return sums
 
 
 def check_overlaps(what: str, arrays: Arrays) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import _check
 from ._array import Array, Named, check_positive, named
+from ._ties import summed, ties
 
 
 def numerical_gradient(loss: Callable[[], float], array: Array, *, eps: float = 1e-6) -> Array:
@@ -64,7 +65,8 @@ def gradcheck(
     arrays : dict of ndarray, float64, or object with one as `params`
         The live arrays to differentiate by; restored.
     grads : dict of ndarray, or object with one as `params`
-        The gradients to check, under the same names.
+        The gradients to check, under the same names. Where one array has several names, it is the
+        sum of its gradients that is checked.
     eps : float
         See `numerical_gradient`.
 
@@ -82,14 +84,17 @@ def gradcheck(
     """
     arrays, grads = named("arrays", arrays), named("grads", grads)
     _check.names("grads", grads, arrays)
-    errors = {}
     for name, array in arrays.items():
         grad = _check.plain(f"grads[{name!r}]", grads[name])
         _check.of_shape(f"grads[{name!r}]", grad, array.shape)
+    errors = {}
+    tied = ties(arrays)
+    for name, grad in summed(grads, tied).items():
+        array = arrays[name]
         numerical = numerical_gradient(loss, array, eps=eps)
         scale = max(1.0, float(np.abs(numerical).max(initial=0.0)))
         errors[name] = float(np.abs(grad - numerical).max(initial=0.0)) / scale
-    return errors
+    return errors | {name: errors[first] for name, first in tied.items()}
 
 
 def gradcheck_layer(
