@@ -161,8 +161,8 @@ class Optimizer:
         found = ties(arrays)
         if found != self._tied:
             raise ValueError(
-                f"params no longer ties the names that it did: found {found}, expected "
-                f"{self._tied}; make a new optimizer"
+                f"params has the ties {found}, expected those of when the optimizer was made, "
+                f"{self._tied}; make a new one"
             )
         check_overlaps("params", {name: p for name, p in arrays.items() if name not in found})
 
