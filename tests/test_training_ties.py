@@ -161,7 +161,7 @@ def test_a_copy_keeps_the_tie_or_says_that_it_is_lost(copied: Any) -> None:
 def test_a_tie_that_comes_or_goes_is_refused() -> None:
     optimizer = SGD({"w": np.ones(2), "v": np.ones(2)}, lr=0.25)
     optimizer.params["v"] = optimizer.params["w"]  # type: ignore[index]
-    with pytest.raises(ValueError, match=r"params has the ties {'v': 'w'}, expected those .*{}; make"):
+    with pytest.raises(ValueError, match=r"params has the ties {'v': 'w'}, expected .*{}; make"):
         optimizer.step({"w": np.ones(2), "v": np.ones(2)})
     optimizer.params["v"] = np.ones(2)  # type: ignore[index]
     optimizer.step({"w": np.ones(2), "v": np.ones(2)})
