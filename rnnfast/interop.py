@@ -220,7 +220,9 @@ _LAYOUTS = {2: (2, 1), 3: (3, 1), 4: (2, 2), 6: (3, 2)}  # arrays: of each direc
 def _layout(weights: Sequence[Array], bidirectional: bool | None) -> tuple[int, int]:
     """Return how many arrays a direction has, and how many directions there are."""
     if not isinstance(weights, list | tuple):
-        raise TypeError(f"weights has type {type(weights).__name__}, expected a list of arrays")
+        fix = "; weights.get_weights()" if hasattr(weights, "get_weights") else ""
+        kind = type(weights).__name__
+        raise TypeError(f"weights has type {kind}, expected a list of arrays{fix}")
     found = len(weights)
     wanted: dict[bool | None, str] = {
         None: "2 or 3 (without or with a bias) for each direction",

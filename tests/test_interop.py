@@ -258,6 +258,16 @@ def test_weights_of_the_second_direction_are_checked() -> None:
         from_keras("GRU", GRU_WEIGHTS)  # type: ignore[arg-type]
 
 
+def test_a_keras_layer_is_not_its_weights() -> None:
+    class KerasLayer:
+        def get_weights(self) -> list[Array]:
+            return list(GRU_WEIGHTS.values())
+
+    message = r"weights has type KerasLayer, expected a list of arrays; weights\.get_weights\(\)$"
+    with pytest.raises(TypeError, match=message):
+        from_keras("GRU", KerasLayer())  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("arrays_each", [2, 3])
 def test_stacked_layers_are_told_from_two_directions(arrays_each: int) -> None:
     """By the caller: their weights look alike."""

@@ -37,7 +37,8 @@ def numerical_gradient(loss: Callable[[], float], array: Array, *, eps: float = 
     check_positive(eps=eps)
     if _check.plain("array", array, np.dtype(np.float64)).dtype != np.float64:
         raise TypeError(
-            f"array has dtype {array.dtype}, expected float64: float32 is too coarse to differ by"
+            f"array has dtype {array.dtype}, expected float64: float32 is too coarse to differ by; "
+            "make the layer with dtype=np.float64"
         )
     gradient = np.zeros_like(array)
     for index in np.ndindex(array.shape):
