@@ -113,10 +113,11 @@ def _checked_backward(cell: int, tape: Any, dy: Any, dstate: tuple[Any, Any]) ->
     _check_tape(cell, tape)
     T, B, _, H, P = tape.shape
     dims = f"(T, B, {'2' * (tape.directions - 1)}{'P' if P != H else 'H'})"
-    dy = _check.optional("dy", dy, tape.dtype, dims, (T, B, tape.directions * P))
+    dy = _check.optional("dy", dy, tape.dtype, dims, (T, B, tape.directions * P), "x")
     dh_n, dc_n = dstate
-    dh_n = _check.optional("dh_n", dh_n, tape.dtype, "(B, P)" if P != H else "(B, H)", (B, P))
-    dc_n = _check.optional("dc_n", dc_n, tape.dtype, "(B, H)", (B, H))
+    dims = "(B, P)" if P != H else "(B, H)"
+    dh_n = _check.optional("dh_n", dh_n, tape.dtype, dims, (B, P), "x")
+    dc_n = _check.optional("dc_n", dc_n, tape.dtype, "(B, H)", (B, H), "x")
     return cell, tape, dy, (dh_n, dc_n)
 
 
@@ -128,18 +129,19 @@ def _checked(
     _, B, I = x.shape
     gates, dtype = _CELLS[cell][1], x.dtype
     (h0, c0), (w_ih, w_hh, b_ih, b_hh, w_hr) = state, weights
-    H, P = _check.sizes(gates, w_ih, w_hh, w_hr)
+    H, P = _check.sizes(gates, dtype, w_ih, w_hh, w_hr)
     if I == 0:
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I) with I >= 1")
-    h0 = _check.optional("h0", h0, dtype, "(B, P)" if P != H else "(B, H)", (B, P))
-    c0 = _check.optional("c0", c0, dtype, "(B, H)", (B, H))
+    dims = "(B, P)" if P != H else "(B, H)"
+    h0 = _check.optional("h0", h0, dtype, dims, (B, P), "x")
+    c0 = _check.optional("c0", c0, dtype, "(B, H)", (B, H), "x")
     dims = "(G*H, P)" if w_hr is not None else "(G*H, H)"
     weights = (
-        _check.array("w_ih", w_ih, dtype, "(G*H, I)", (gates * H, I)),
-        _check.array("w_hh", w_hh, dtype, dims, (gates * H, P)),
-        _check.optional("b_ih", b_ih, dtype, "(G*H,)", (gates * H,)),
-        _check.optional("b_hh", b_hh, dtype, "(G*H,)", (gates * H,)),
-        _check.optional("w_hr", w_hr, dtype, "(P, H)", (P, H)),
+        _check.array("w_ih", w_ih, dtype, "(G*H, I)", (gates * H, I), "x"),
+        _check.array("w_hh", w_hh, dtype, dims, (gates * H, P), "x"),
+        _check.optional("b_ih", b_ih, dtype, "(G*H,)", (gates * H,), "x"),
+        _check.optional("b_hh", b_hh, dtype, "(G*H,)", (gates * H,), "x"),
+        _check.optional("w_hr", w_hr, dtype, "(P, H)", (P, H), "x"),
     )
     return x, (h0, c0), weights
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping
-from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -66,9 +65,9 @@ class Parameters:
             )
         self.bias = bool(bias)
         self.batch_first = bool(batch_first)
-        self.dropout = _probability("dropout", dropout)
+        self.dropout = _check.probability("dropout", dropout)
         self.bidirectional = bool(bidirectional)
-        self.dtype = _float_dtype(dtype)
+        self.dtype = _check.float_dtype(dtype)
         self.rng = np.random.default_rng(rng)
         if self.dropout and self.num_layers == 1:
             message = f"dropout={dropout} acts between layers and has no effect with num_layers=1"
@@ -124,25 +123,29 @@ class Parameters:
         """Return copies of the parameters by name."""
         return {name: value.copy() for name, value in self.params.items()}
 
-    def load_state_dict(self, state_dict: Mapping[str, Array]) -> None:
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Copy values into the parameters' arrays.
 
         Parameters
         ----------
         state_dict : mapping of str to ndarray
-            Exactly the layer's parameters, each with its shape and dtype. The names and shapes are
-            PyTorch's: ``{k: v.numpy() for k, v in torch_layer.state_dict().items()}`` fits.
+            Exactly the layer's parameters, each with its shape and dtype. What NumPy reads as an
+            array, such as a tensor, will do. The names and shapes are PyTorch's, so that
+            ``torch_layer.state_dict()`` fits.
 
         Raises
         ------
         TypeError
-            If a value is not an array of the layer's dtype.
+            If a value is not an array of the layer's dtype, or NumPy cannot read it, as with a
+            tensor that requires a gradient.
         ValueError
             If a name is missing or unexpected, or a shape differs.
         """
         self._check_named("params", self.params, writeable=True)
-        self._check_named("state_dict", state_dict)
-        values = {name: value.copy() for name, value in state_dict.items()}  # may overlap params
+        _check.names("state_dict", state_dict, self._shapes)
+        arrays = {name: self._readable(name, state_dict[name]) for name in self._shapes}
+        self._check_named("state_dict", arrays)
+        values = {name: value.copy() for name, value in arrays.items()}  # may overlap params
         for name, value in values.items():
             self.params[name][...] = value
 
@@ -168,54 +171,12 @@ class Parameters:
 
         _files.save(self, path)
 
+    def _readable(self, name: str, value: Any) -> Any:
+        """Return what NumPy reads as an array, such as a tensor, as one; all else as it is."""
+        if isinstance(value, np.ndarray) or not hasattr(type(value), "__array__"):
+            return value
+        return _check.readable(f"state_dict[{name!r}]", value, self.dtype)
+
     def _check_named(self, name: str, arrays: Mapping[str, Array], writeable: bool = False) -> None:
         """Raise unless `arrays` has the parameters' names, shapes and dtype."""
-        if not isinstance(arrays, Mapping):
-            raise TypeError(f"{name} has type {type(arrays).__name__}, expected a dict of arrays")
-        if arrays.keys() != self._shapes.keys():
-            missing = [key for key in self._shapes if key not in arrays]
-            unexpected = [key for key in arrays if key not in self._shapes]
-            raise ValueError(f"{name} has missing keys {missing} and unexpected keys {unexpected}")
-        for key, shape in self._shapes.items():
-            value = arrays[key]
-            if type(value) is not np.ndarray or value.dtype != self.dtype or value.shape != shape:
-                check_array(f"{name}[{key!r}]", value, self.dtype, shape)
-            if writeable and not value.flags.writeable:
-                raise ValueError(f"{name}[{key!r}] is read-only, expected a writeable array")
-
-
-def check_kind(name: str, value: Array, dtype: np.dtype[Any]) -> None:
-    if type(value) is np.ndarray and value.dtype is dtype:
-        return
-    if not isinstance(value, np.ndarray):
-        raise TypeError(f"{name} has type {type(value).__name__}, expected numpy.ndarray")
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name} is a masked array, expected a plain numpy.ndarray")
-    if value.dtype != dtype:
-        raise TypeError(f"{name} has dtype {value.dtype}, expected {dtype}")
-
-
-def check_array(
-    name: str, value: Array, dtype: np.dtype[Any], shape: tuple[int, ...], dims: str = ""
-) -> None:
-    if type(value) is np.ndarray and value.dtype is dtype and value.shape == shape:
-        return
-    check_kind(name, value, dtype)
-    if value.shape != shape:
-        expected = f"{dims} = {shape}" if dims else shape
-        raise ValueError(f"{name} has shape {value.shape}, expected {expected}")
-
-
-def _probability(name: str, value: float) -> float:
-    if not isinstance(value, Real):
-        raise TypeError(f"{name} has type {type(value).__name__}, expected a number")
-    if not 0 <= value < 1:
-        raise ValueError(f"{name} is {value}, expected a number in [0, 1)")
-    return float(value)
-
-
-def _float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
-    for known in (np.dtype(np.float32), np.dtype(np.float64)):
-        if dtype is not None and known == dtype:  # NumPy reads None as float64
-            return known
-    raise TypeError(f"dtype is {dtype!r}, expected float32 or float64")
+        _check.named(name, arrays, self._shapes, self.dtype, writeable)

@@ -12,7 +12,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 
 from . import _calls, _check, _kernels
-from ._parameters import Array, Parameters, check_array, check_kind
+from ._parameters import Array, Parameters
 from .stream import Stream
 
 GivenState = Array | Sequence[Array | None] | None
@@ -265,7 +265,7 @@ class Recurrent(Parameters, Generic[State]):
     def _check_input(self, x: Array, lengths: Array | None) -> tuple[int, ...]:
         """Return (B,), or () for unbatched input."""
         if type(x) is not np.ndarray or x.dtype is not self.dtype:
-            check_kind("x", x, self.dtype)
+            _check.of_dtype("x", x, self.dtype)
         shape = x.shape
         if len(shape) == 3 and shape[2] == self.input_size:
             return (shape[0 if self.batch_first else 1],)
@@ -296,7 +296,7 @@ class Recurrent(Parameters, Generic[State]):
                 continue
             label = name if count == 1 else f"{name}[{i}]"
             dims = f"(L*D, {'B, ' if batch else ''}{self._state_letters[i]})"
-            check_array(label, part, self.dtype, (len(self._cells), *batch, self._sizes[i]), dims)
+            _check.exact(label, part, self.dtype, (len(self._cells), *batch, self._sizes[i]), dims)
             parts[i] = part if batch else part[:, None]
         return list(zip(*parts, strict=True))
 
@@ -311,7 +311,7 @@ class Recurrent(Parameters, Generic[State]):
         if not tape.cells:
             raise RuntimeError("tape has been used: it serves one backward")
         if dy is not None:
-            check_array("dy", dy, self.dtype, tape.y_shape, "y.shape")
+            _check.exact("dy", dy, self.dtype, tape.y_shape, "y.shape")
             dy = self._time_major(dy, tape.batch)
         return dy, self._check_state("dstate", dstate, tape.batch)
 

@@ -23,7 +23,7 @@ from typing import Any, TypeVar, overload
 import numpy as np
 
 from . import _check
-from ._parameters import Array, check_array
+from ._parameters import Array
 from .layers import GRU, LSTM, RNN
 
 __all__ = ["from_keras", "to_keras"]
@@ -40,6 +40,7 @@ def from_keras(
     *,
     nonlinearity: str | None = ...,
     reset_after: bool | None = ...,
+    bidirectional: bool | None = ...,
     batch_first: bool = ...,
 ) -> Layer: ...
 
@@ -51,6 +52,7 @@ def from_keras(
     *,
     nonlinearity: str | None = ...,
     reset_after: bool | None = ...,
+    bidirectional: bool | None = ...,
     batch_first: bool = ...,
 ) -> Any: ...
 
@@ -61,6 +63,7 @@ def from_keras(
     *,
     nonlinearity: str | None = None,
     reset_after: bool | None = None,
+    bidirectional: bool | None = None,
     batch_first: bool = False,
 ) -> Any:
     """Make a layer of the weights of a Keras layer.
@@ -79,6 +82,10 @@ def from_keras(
         Of SimpleRNN only: its ``activation``, tanh by default; "identity" is Keras's "linear".
     reset_after : bool, optional
         Of GRU only. The bias shows it; without a bias, Keras's default, True, is assumed.
+    bidirectional : bool, optional
+        Whether the weights are those of a Bidirectional. By default their number decides, and the
+        weights of two equal stacked layers look like those of one Bidirectional: say False where
+        that may be, and they are refused. Each Keras layer is to be loaded by itself.
     batch_first : bool
         Whether the layer is to take (B, T, I), as Keras does, instead of (T, B, I).
 
@@ -92,7 +99,7 @@ def from_keras(
         If a weight is not an array, or the dtypes differ or are others.
     ValueError
         If `kind` is unknown, an array has another shape than the others ask for, or an option does
-        not belong to the kind or contradicts the bias.
+        not belong to the kind or contradicts the weights.
 
     Examples
     --------
@@ -100,7 +107,7 @@ def from_keras(
     >>> y, state = layer(x)  # y is keras_layer's output with return_sequences=True
     """
     cls = _class(kind)
-    count, directions = _layout(weights)
+    count, directions = _layout(weights, bidirectional)
     kernel = _check.floating("weights[0]", weights[0], "(I, G*H)", 2)
     recurrent = _check.floating("weights[1]", weights[1], "(H, G*H)", 2)
     I, H = len(kernel), len(recurrent)
@@ -206,17 +213,28 @@ def _class(kind: Any) -> Any:
     return found
 
 
-def _layout(weights: Sequence[Array]) -> tuple[int, int]:
+_STACKED = "; load each of several layers by itself"
+_LAYOUTS = {2: (2, 1), 3: (3, 1), 4: (2, 2), 6: (3, 2)}  # arrays: of each direction, directions
+
+
+def _layout(weights: Sequence[Array], bidirectional: bool | None) -> tuple[int, int]:
     """Return how many arrays a direction has, and how many directions there are."""
     if not isinstance(weights, list | tuple):
-        raise TypeError(f"weights has type {type(weights).__name__}, expected a list of arrays")
-    layouts = {2: (2, 1), 3: (3, 1), 4: (2, 2), 6: (3, 2)}
-    if len(weights) not in layouts:
-        raise ValueError(
-            f"weights has {len(weights)} arrays, expected 2 or 3 (without or with a bias) "
-            "for each direction"
-        )
-    return layouts[len(weights)]
+        fix = "; weights.get_weights()" if hasattr(weights, "get_weights") else ""
+        kind = type(weights).__name__
+        raise TypeError(f"weights has type {kind}, expected a list of arrays{fix}")
+    found = len(weights)
+    wanted: dict[bool | None, str] = {
+        None: "2 or 3 (without or with a bias) for each direction",
+        False: "2 or 3 with bidirectional=False",
+        True: "4 or 6 with bidirectional=True",
+    }
+    count, directions = _LAYOUTS.get(found, (0, 0))
+    asked = None if bidirectional is None else bool(bidirectional)
+    if not count or asked not in (None, directions == 2):
+        more = _STACKED if found > 3 and not asked else ""
+        raise ValueError(f"weights has {found} arrays, expected {wanted[asked]}{more}")
+    return count, directions
 
 
 def _reset_after(weights: Sequence[Array], count: int, H: int, given: bool | None) -> bool:
@@ -240,4 +258,8 @@ def _check_weights(
     shapes = [(I, G * H), (H, G * H), (2, G * H) if two else (G * H,)]
     for i, value in enumerate(weights):
         k = i % count
-        check_array(f"weights[{i}]", value, weights[0].dtype, shapes[k], dims[k])
+        if i == count and np.shape(value) == shapes[1] != shapes[0]:
+            raise ValueError(
+                f"weights[{i}] has shape {value.shape}, expected {dims[0]} = {shapes[0]}{_STACKED}"
+            )
+        _check.exact(f"weights[{i}]", value, weights[0].dtype, shapes[k], dims[k], "weights[0]")

@@ -133,6 +133,16 @@ class Problem:
         return self.map(lambda n, v: arguments.get(n, v))
 
 
+class ArrayLike:
+    """Not an array, but NumPy can read it as one."""
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return self.array
+
+
 def forward(functions: Any, problem: Problem, **options: Any) -> tuple[Results, Any]:
     """Outputs by name, and the tape."""
     *outputs, tape = getattr(functions, f"{problem.case.cell}_forward")(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from _cases import Array, Case, Problem, assert_same_bits, backward, forward, run
+from _cases import Array, ArrayLike, Case, Problem, assert_same_bits, backward, forward, run
 
 from rnnfast import functional, reference
 
@@ -57,19 +57,56 @@ def misaligned(a: Array) -> Array:
     return raw
 
 
+def tensor(a: Array, **options: Any) -> Any:
+    torch = pytest.importorskip("torch", reason="a tensor is what is refused")
+    return torch.tensor(a, **options)
+
+
+AS_ARRAY = r"expected numpy\.ndarray; np\.asarray\({name}, np\.float32\)$"
+AS_FLOAT = r"expected float32( like x|\b.*); {name}\.astype\(np\.float32\)$"
 WRONG_KINDS: dict[str, tuple[Callable[[Array], Any], type[Exception], str]] = {
-    "list": (lambda a: a.tolist(), TypeError, r"{name}\b.*\blist\b.*ndarray"),
-    "number": (lambda a: 1.0, TypeError, r"{name}\b.*\bfloat\b.*ndarray"),
-    "scalar": (lambda a: a.dtype.type(1), TypeError, r"{name}\b.*\bfloat32\b.*ndarray"),
-    "int": (lambda a: a.astype(int), TypeError, r"{name}\b.*int64.*float32"),
-    "half": (lambda a: a.astype("f2"), TypeError, r"{name}\b.*float16.*float32"),
-    "complex": (lambda a: a.astype("c8"), TypeError, r"{name}\b.*complex64.*float32"),
-    "bool": (lambda a: a.astype(bool), TypeError, r"{name}\b.*bool.*float32"),
+    "list": (lambda a: a.tolist(), TypeError, r"^{name} has type list, " + AS_ARRAY),
+    "number": (lambda a: 1.0, TypeError, r"^{name} has type float, " + AS_ARRAY),
+    "scalar": (lambda a: a.dtype.type(1), TypeError, r"^{name} has type float32, " + AS_ARRAY),
+    "array-like": (ArrayLike, TypeError, r"^{name} has type ArrayLike, " + AS_ARRAY),
+    "word": (lambda a: "ones", TypeError, r"^{name} has type str, expected numpy\.ndarray$"),
+    "tensor": (
+        tensor,
+        TypeError,
+        r"^{name} has type Tensor, .*; {name}\.numpy\(\), or.*rnnfast\.torch",
+    ),
+    "tensor of another dtype": (
+        lambda a: tensor(a.astype(int)),
+        TypeError,
+        r"^{name} has type Tensor, .*; {name}\.to\(torch\.float32\)\.numpy\(\), or",
+    ),
+    "parameter": (
+        lambda a: tensor(a, requires_grad=True),
+        TypeError,
+        r"^{name} has type Tensor, .*; {name}\.detach\(\)\.numpy\(\), or",
+    ),
+    "int": (lambda a: a.astype(int), TypeError, r"^{name} has dtype int64, " + AS_FLOAT),
+    "half": (lambda a: a.astype("f2"), TypeError, r"^{name} has dtype float16, " + AS_FLOAT),
+    "complex": (
+        lambda a: a.astype("c8"),
+        TypeError,
+        r"{name}\b.*complex64.*float(32|64)( like x)?$",
+    ),
+    "bool": (lambda a: a.astype(bool), TypeError, r"^{name} has dtype bool, " + AS_FLOAT),
     "object": (lambda a: a.astype(object), TypeError, r"{name}\b.*object.*float32"),
     "record": (lambda a: a.view([("re", "f4")]), TypeError, r"{name}\b.*re.*float32"),
-    "other float": (lambda a: a.astype("f8"), TypeError, r"float(64|32).*float(32|64)"),
-    "swapped": (lambda a: a.astype(a.dtype.newbyteorder()), TypeError, r"{name}\b.*([<>]f4|byte)"),
-    "masked": (np.ma.masked_array, TypeError, r"{name}\b.*[Mm]asked"),
+    "other float": (
+        lambda a: a.astype("f8"),
+        TypeError,
+        r"^(?!x)(\w+) has dtype float(64|32), expected float(32|64) like x; "
+        r"\1\.astype\(np\.float\3\), or x\.astype\(np\.float\2\)$",
+    ),
+    "swapped": (
+        lambda a: a.astype(a.dtype.newbyteorder()),
+        TypeError,
+        r"^{name} has dtype [<>]f4, " + AS_FLOAT,
+    ),
+    "masked": (np.ma.masked_array, TypeError, r"^{name} is a masked .*; {name}\.filled\(0\)$"),
     "misaligned": (misaligned, ValueError, r"{name}\b.*align"),
 }
 
@@ -158,8 +195,9 @@ LENGTHS: dict[str, tuple[Any, Any, str]] = {
     "far beyond": (np.array([1, 2, 2**40, 3]), ValueError, r"\b1099511627776\b.*\b5\b"),
     "wraps around": (np.array([1, 2, 2**64 - 1, 3], np.uint64), ValueError, r"\b5\b"),
     "wraps to valid": (np.array([1, 2, 2**32 + 3, 3]), ValueError, r"\b4294967299\b.*\b5\b"),
-    "float": (np.array([1.0, 2, 3, 4]), TypeError, r"float64.*int"),
-    "floats": ([1.0, 2.0, 3.0, 4.0], TypeError, r"float.*int"),
+    "float": (np.array([1.0, 2, 3, 4]), TypeError, r"float64.*; lengths\.astype\(np\.int"),
+    "floats": ([1.0, 2.0, 3.0, 4.0], TypeError, r"float.*; np\.asarray\(lengths, np\.int"),
+    "array-like": (ArrayLike(np.arange(4)), TypeError, r"int.*; np\.asarray\(lengths, np\.int"),
     "bool": (np.array([True, False, True, True]), TypeError, r"bool.*int"),
     "bools": ([True, False, True, True], TypeError, r"bool.*int"),
     "object": (np.array([1, 2, 3, 4], object), TypeError, r"object.*int"),
@@ -170,10 +208,14 @@ RESETS: dict[str, tuple[Any, type[Exception], str]] = {
     "transposed": (np.zeros((4, 5), bool), ValueError, r"\(4, 5\).*\(5, 4\)"),
     "one step": (np.zeros(4, bool), ValueError, r"\(4,\).*\(5, 4\)"),
     "column": (np.zeros((5, 4, 1), bool), ValueError, r"\(5, 4, 1\).*\(5, 4\)"),
-    "bytes": (np.zeros((5, 4), np.uint8), TypeError, r"uint8.*bool"),
+    "bytes": (np.zeros((5, 4), np.uint8), TypeError, r"uint8.*bool; resets\.astype\(np\.bool\)"),
     "float": (np.zeros((5, 4), "f4"), TypeError, r"float32.*bool"),
     "object": (np.zeros((5, 4), object), TypeError, r"object.*bool"),
-    "list": (np.zeros((5, 4), bool).tolist(), TypeError, r"list.*"),
+    "list": (
+        np.zeros((5, 4), bool).tolist(),
+        TypeError,
+        r"list.*; np\.asarray\(resets, np\.bool\)",
+    ),
     "number": (False, TypeError, r"bool"),
     "masked": (np.ma.masked_array(np.zeros((5, 4), bool)), TypeError, r"[Mm]asked"),
 }
@@ -184,6 +226,16 @@ RESETS: dict[str, tuple[Any, type[Exception], str]] = {
 def test_wrong_lengths(case: Case, kind: str) -> None:
     bad, error, message = LENGTHS[kind]
     refused(case.problem(), "lengths", bad, error, rf"lengths\b.*{message}")
+
+
+@per_case
+def test_lengths_and_resets_are_no_tensors(case: Case) -> None:
+    torch = pytest.importorskip("torch", reason="a tensor is what is refused")
+    problem = case.problem()
+    for name, call in (("lengths", "numpy"), ("resets", r"to\(torch\.bool\)\.numpy")):
+        bad = torch.tensor(problem.forward[name].astype(int))
+        message = rf"^{name} has type Tensor, .*; {name}\.{call}\(\)"
+        refused(problem, name, bad, TypeError, message)
 
 
 @per_case

@@ -200,19 +200,44 @@ GRU_WEIGHTS = {
             ValueError,
             "weights[0] has shape (3,), expected",
         ),
-        ({"kernel": [[1.0]]}, {}, TypeError, "weights[0] has type list, expected numpy.ndarray"),
-        ({"kernel": np.zeros((3, 15), np.float16)}, {}, TypeError, "weights[0] has dtype float16"),
+        (
+            {"kernel": [[1.0]]},
+            {},
+            TypeError,
+            "weights[0] has type list, expected numpy.ndarray; np.asarray(weights[0], np.float32)",
+        ),
+        (
+            {"kernel": np.zeros((3, 15), np.float16)},
+            {},
+            TypeError,
+            "weights[0] has dtype float16, expected float32 or float64; "
+            "weights[0].astype(np.float32)",
+        ),
         (
             {"bias": np.zeros((2, 15))},
             {},
             TypeError,
-            "weights[2] has dtype float64, expected float32",
+            "weights[2] has dtype float64, expected float32 like weights[0]; "
+            "weights[2].astype(np.float32), or weights[0].astype(np.float64)",
         ),
         (
             {"more": np.zeros(1), "yet": np.zeros(1)},
             {},
             ValueError,
-            "weights has 5 arrays, expected",
+            "weights has 5 arrays, expected 2 or 3 (without or with a bias) for each direction; "
+            "load each of several layers by itself",
+        ),
+        (
+            {"more": np.zeros(1), "yet": np.zeros(1)},
+            {"bidirectional": True},
+            ValueError,
+            "weights has 5 arrays, expected 4 or 6 with bidirectional=True",
+        ),
+        (
+            {},
+            {"bidirectional": True},
+            ValueError,
+            "weights has 3 arrays, expected 4 or 6 with bidirectional=True",
         ),
     ],
 )
@@ -231,6 +256,43 @@ def test_weights_of_the_second_direction_are_checked() -> None:
         from_keras("GRU", weights)
     with pytest.raises(TypeError, match="weights has type dict, expected a list of arrays"):
         from_keras("GRU", GRU_WEIGHTS)  # type: ignore[arg-type]
+
+
+def test_a_keras_layer_is_not_its_weights() -> None:
+    class KerasLayer:
+        def get_weights(self) -> list[Array]:
+            return list(GRU_WEIGHTS.values())
+
+    message = r"weights has type KerasLayer, expected a list of arrays; weights\.get_weights\(\)$"
+    with pytest.raises(TypeError, match=message):
+        from_keras("GRU", KerasLayer())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("arrays_each", [2, 3])
+def test_stacked_layers_are_told_from_two_directions(arrays_each: int) -> None:
+    """By the caller: their weights look alike."""
+    one = [np.zeros((5, 15), np.float32), *list(GRU_WEIGHTS.values())[1:]][:arrays_each]
+    assert from_keras("GRU", one * 2).bidirectional
+    assert from_keras("GRU", one * 2, bidirectional=True).bidirectional
+    assert not from_keras("GRU", one, bidirectional=False).bidirectional
+    for layers in (2, 3):
+        message = (
+            f"weights has {layers * arrays_each} arrays, expected 2 or 3 with bidirectional=False; "
+            "load each of several layers by itself"
+        )
+        with pytest.raises(ValueError, match=message):
+            from_keras("GRU", one * layers, bidirectional=False)
+
+
+def test_stacked_layers_of_other_inputs_are_no_two_directions() -> None:
+    first = list(GRU_WEIGHTS.values())
+    second = [np.zeros((5, 15), np.float32), *first[1:]]
+    message = (
+        r"weights\[3\] has shape \(5, 15\), expected \(I, G\*H\) = \(3, 15\); "
+        "load each of several layers by itself"
+    )
+    with pytest.raises(ValueError, match=message):
+        from_keras("GRU", first + second)
 
 
 def test_what_keras_lacks_is_refused() -> None:

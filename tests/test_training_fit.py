@@ -1,4 +1,4 @@
-"""The loop: it learns, stops, resumes to the same bits, survives Ctrl-C and hostile files."""
+"""The loop: it learns, stops, takes batches in any form, and survives Ctrl-C."""
 
 from __future__ import annotations
 
@@ -17,72 +17,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from _training_cases import Summer, one_batch, quadratic
 
-from rnnfast import GRU
 from rnnfast.training import (
     SGD,
     Adam,
     History,
     Linear,
-    Progress,
     fit,
-    join,
-    length_mask,
-    load_checkpoint,
     mean_squared_error,
-    minibatches,
-    pad,
     plot_history,
-    save_checkpoint,
 )
-
-
-class Summer:
-    """A GRU with dropout that learns the running sum of sequences of different length."""
-
-    def __init__(self, seed: int = 0) -> None:
-        self.rng = np.random.default_rng(seed)
-        self.gru = GRU(1, 8, 2, dropout=0.2, rng=self.rng)
-        self.out = Linear(8, 1, rng=self.rng)
-        self.params = join(gru=self.gru.params, out=self.out.params)
-        data = np.random.default_rng(1)
-        lengths = data.integers(1, 7, 40)
-        self.sequences = [data.random((n, 1), dtype=np.float32) - 0.5 for n in lengths]
-
-    def batches(self, rng: np.random.Generator) -> Any:
-        lengths = np.array([len(s) for s in self.sequences])
-        for chosen in minibatches(len(lengths), 8, rng, lengths=lengths):
-            yield pad([self.sequences[i] for i in chosen])
-
-    def loss_and_grads(self, batch: Any) -> tuple[float, dict[str, Any]]:
-        x, lengths = batch
-        y, _, tape = self.gru.forward(x, lengths=lengths)
-        prediction, out_tape = self.out.forward(y)
-        mask = length_mask(lengths, len(x))
-        loss, d_prediction = mean_squared_error(prediction, x.cumsum(axis=0), mask=mask)
-        out = self.out.backward(out_tape, d_prediction)
-        return loss, join(gru=self.gru.backward(tape, out.input).params, out=out.params)
-
-    def evaluate(self) -> float:
-        x, lengths = pad(self.sequences)
-        prediction = self.out(self.gru(x, lengths=lengths)[0])
-        mask = length_mask(lengths, len(x))
-        return mean_squared_error(prediction, x.cumsum(axis=0), mask=mask)[0]
-
-    def fit(self, epochs: int, optimizer: Any = None, **options: Any) -> History:
-        optimizer = optimizer or Adam(self.params, lr=0.02)
-        options = {"evaluate": self.evaluate, "progress": False, "rng": self.rng} | options
-        return fit(self.loss_and_grads, optimizer, self.batches, epochs=epochs, **options)
-
-
-def quadratic(start: float = 1.0) -> tuple[dict[str, Any], Any]:
-    """One weight and the loss of its square: the smallest model there is."""
-    params = {"w": np.array([start])}
-    return params, lambda batch: (float(params["w"][0] ** 2), {"w": 2 * params["w"]})
-
-
-def one_batch(rng: np.random.Generator) -> list[int]:
-    return [0]
 
 
 def test_it_learns_and_keeps_a_history() -> None:
@@ -169,196 +114,73 @@ def test_a_loss_that_is_not_finite_stops_before_the_step() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": -1}, "epochs is -1"),
-        ({"epochs": 1, "goal": 0.5}, "goal and patience need evaluate"),
-        ({"epochs": 1, "patience": 0, "evaluate": float}, "patience is 0"),
+        ({"epochs": -1}, "epochs is -1, expected at least 1"),
+        ({"epochs": 0}, "epochs is 0, expected at least 1"),
+        ({"epochs": 1.0}, "epochs has type float, expected an integer"),
+        ({"goal": 0.5}, "goal and patience need evaluate"),
+        ({"patience": 0, "evaluate": float}, "patience is 0, expected at least 1"),
+        ({"patience": 1.5, "evaluate": float}, "patience has type float, expected an integer"),
+        ({"clip_norm": 0.0}, "clip_norm is 0.0, expected a finite number > 0"),
+        ({"clip_value": float("nan")}, "clip_value is nan, expected a finite number > 0"),
+        ({"batches": 3}, "batches has type int, expected a list of batches, or a function of a"),
+        ({"batches": []}, "batches gave no batch in epoch 1$"),
+        ({"batches": iter([])}, "batches gave no batch in epoch 1$"),
+        ({"batches": lambda rng: []}, "batches gave no batch in epoch 1$"),
     ],
 )
 def test_wrong_arguments(options: Any, message: str) -> None:
     params, step = quadratic()
-    with pytest.raises(ValueError, match=message):
-        fit(step, SGD(params), one_batch, progress=False, **options)
+    arguments = {"batches": one_batch, "epochs": 1, "progress": False} | options
+    with pytest.raises((TypeError, ValueError), match=message):
+        fit(step, SGD(params), **arguments)
+    assert params["w"][0] == 1.0
 
 
-def test_no_batches() -> None:
+# ----------------------------------------------------------------------------------- batches
+
+
+class Loader:
+    """Batches that can be gone through again, as a data loader's; neither a list nor a function."""
+
+    def __iter__(self) -> Iterator[int]:
+        yield from (0, 1)
+
+
+@pytest.mark.parametrize("batches", [[0, 1], (0, 1), np.arange(2), Loader(), range(2)])
+def test_batches_that_can_be_gone_through_again_serve_every_epoch(batches: Any) -> None:
     params, step = quadratic()
-    with pytest.raises(ValueError, match="batches gave no batch"):
-        fit(step, SGD(params), lambda rng: [], epochs=1, progress=False)
-
-
-# ------------------------------------------------------------------------------- checkpoints
-
-
-@pytest.fixture
-def _safetensors() -> None:
-    pytest.importorskip("safetensors", reason="checkpoints are an extra")
-
-
-@pytest.mark.usefixtures("_safetensors")
-@pytest.mark.parametrize("patience", [None, 3])
-def test_resume_continues_bit_for_bit(tmp_path: Path, patience: int | None) -> None:
-    whole = Summer()
-    expected = whole.fit(6, patience=patience)
-    path = tmp_path / "model.safetensors"
-    Summer().fit(3, patience=patience, checkpoint=path)
-    resumed = Summer(seed=99)  # other weights, other random state: all of it comes from the file
-    history = resumed.fit(6, patience=patience, checkpoint=path)
-    assert history.loss == expected.loss
-    assert history.held_out == expected.held_out
-    for name, p in whole.params.items():
-        np.testing.assert_array_equal(p, resumed.params[name])
-    assert whole.rng.bit_generator.state == resumed.rng.bit_generator.state
-
-
-@pytest.mark.usefixtures("_safetensors")
-@pytest.mark.parametrize("kind", ["PCG64", "MT19937", "Philox", "SFC64"])
-def test_any_bit_generator_is_restored(tmp_path: Path, kind: str) -> None:
-    params, _ = quadratic()
-    path = tmp_path / "checkpoint"
-    rng = np.random.Generator(getattr(np.random, kind)(1))
-    rng.random(3)
-    save_checkpoint(path, params, rng=rng, info={"note": [1, 2.5]})
-    expected = rng.random(5)
-    other = np.random.Generator(getattr(np.random, kind)(2))
-    assert load_checkpoint(path, params, rng=other) == {"note": [1, 2.5]}
-    np.testing.assert_array_equal(other.random(5), expected)
-
-
-def damaged_files(good: bytes) -> dict[str, bytes]:
-    """Files that must be refused, made from a good one."""
-    size = int.from_bytes(good[:8], "little")
-    header = json.loads(good[8 : 8 + size])
-
-    def rebuilt(new_header: Any) -> bytes:
-        text = new_header if isinstance(new_header, bytes) else json.dumps(new_header).encode()
-        return len(text).to_bytes(8, "little") + text + good[8 + size :]
-
-    def with_text(change: dict[str, Any]) -> bytes:
-        text = json.dumps(json.loads(header["__metadata__"]["rnnfast"]) | change)
-        return rebuilt(header | {"__metadata__": {"rnnfast": text}})
-
-    w = header["params.w"]
-    start, end = w["data_offsets"]
-    random_state = json.loads(header["__metadata__"]["rnnfast"])["rng"]
-    deep = rebuilt(header | {"__metadata__": {"rnnfast": "[" * 100_000}})
-    return {
-        "empty": b"",
-        "text": b"not a checkpoint at all",
-        "pickle": b"\x80\x04cos\nsystem\n(S'true'\ntR.",
-        "truncated": good[:-3],
-        "cut header": good[:20],
-        "huge header": (2**62).to_bytes(8, "little") + good[8:],
-        "offsets outside": rebuilt(header | {"params.w": w | {"data_offsets": [start, 2**40]}}),
-        "offsets turned": rebuilt(header | {"params.w": w | {"data_offsets": [end, start]}}),
-        "huge shape": rebuilt(header | {"params.w": w | {"shape": [2**40, 2**40]}}),
-        "other shape": rebuilt(header | {"params.w": w | {"shape": [1, 1]}}),
-        "other dtype": rebuilt(header | {"params.w": w | {"dtype": "I64"}}),
-        "no metadata": rebuilt({k: v for k, v in header.items() if k != "__metadata__"}),
-        "metadata of another": rebuilt(header | {"__metadata__": {"format": "pt"}}),
-        "metadata not JSON": rebuilt(header | {"__metadata__": {"rnnfast": "{"}}),
-        "metadata too deep": deep,
-        "metadata a list": rebuilt(header | {"__metadata__": {"rnnfast": "[]"}}),
-        "other format": with_text({"format": "rnnfast checkpoint 2"}),
-        "other optimizer": with_text({"optimizer": ["Adam", 1, 0.1]}),
-        "optimizer steps": with_text({"optimizer": ["SGD", -1, 0.1]}),
-        "optimizer rate": with_text({"optimizer": ["SGD", 1, float("nan")]}),
-        "optimizer text": with_text({"optimizer": "SGD"}),
-        "random state missing": with_text({"rng": None}),
-        "random state of another kind": with_text({"rng": {"bit_generator": "MT19937"}}),
-        "random state too large": with_text(
-            {"rng": random_state | {"state": {"state": 2**200, "inc": 1}}}
-        ),
-        "random state text": with_text({"rng": random_state | {"state": "x"}}),
-    }
-
-
-@pytest.mark.usefixtures("_safetensors")
-def test_damaged_and_hostile_files_are_refused_and_change_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "checkpoint"
+    expected = fit(step, SGD(params), lambda rng: [0, 1], epochs=3, progress=False)
     params, step = quadratic()
-    optimizer, rng = SGD(params, lr=0.1, momentum=0.9), np.random.default_rng(0)
-    optimizer.step(step(0)[1])
-    save_checkpoint(path, params, optimizer, rng)
-    good = path.read_bytes()
-    load_checkpoint(path, params, optimizer, rng)
-    params["w"][0], optimizer.state["momentum"]["w"][0] = 7.0, 8.0
-    state = rng.bit_generator.state
-    for name, content in damaged_files(good).items():
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match="cannot load checkpoint") as raised:
-            load_checkpoint(path, params, optimizer, rng)
-        assert len(str(raised.value)) > len(f"cannot load checkpoint {os.fspath(path)!r}: "), name
-        assert params["w"][0] == 7.0, name
-        assert optimizer.state["momentum"]["w"][0] == 8.0, name
-        assert optimizer.steps == 1, name
-        assert rng.bit_generator.state == state, name
+    assert fit(step, SGD(params), batches, epochs=3, progress=False).loss == expected.loss
 
 
-@pytest.mark.usefixtures("_safetensors")
-def test_every_truncation_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "checkpoint"
-    params, _ = quadratic()
-    save_checkpoint(path, params)
-    good = path.read_bytes()
-    for size in range(len(good)):
-        path.write_bytes(good[:size])
-        with pytest.raises(ValueError, match="cannot load checkpoint"):
-            load_checkpoint(path, params)
-
-
-@pytest.mark.usefixtures("_safetensors")
-def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "checkpoint"
-    save_checkpoint(path, {"w": np.zeros(3), "b": np.zeros(2)})
-    for params, message in [
-        ({"w": np.zeros(3)}, r"params: missing \[\], unknown \['b'\]"),
-        ({"w": np.zeros(3), "b": np.zeros(4)}, r"params 'b' has shape \(2,\), expected \(4,\)"),
-        ({"w": np.zeros(3), "b": np.zeros(2, np.float32)}, "params 'b' has dtype float64"),
-    ]:
-        with pytest.raises(ValueError, match=message):
-            load_checkpoint(path, params)
-    with pytest.raises(FileNotFoundError):
-        load_checkpoint(tmp_path / "none", {})
-
-
-@pytest.mark.usefixtures("_safetensors")
-def test_a_failed_write_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "checkpoint"
-    params, _ = quadratic()
-    save_checkpoint(path, params)
-    good = path.read_bytes()
-
-    def full(handle: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    params["w"][0] = 5.0
-    with pytest.raises(OSError, match="No space left"):
-        save_checkpoint(path, params)
-    assert path.read_bytes() == good
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.usefixtures("_safetensors")
-def test_a_damaged_history_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "checkpoint"
-    for info in (None, {"loss": ["x"]}, History([1.0], [], [], []).as_dict()):
+def test_a_generator_serves_one_epoch() -> None:
+    params, step = quadratic()
+    assert fit(step, SGD(params), (b for b in [0, 1]), epochs=1, progress=False).epochs == 1
+    spent = (b for b in [0, 1])
+    kinds: list[Any] = [(b for b in [0, 1]), lambda rng: spent]
+    for batches in kinds:
         params, step = quadratic()
-        optimizer = SGD(params)
-        rng = np.random.default_rng(0)
-        save_checkpoint(path, params, optimizer, rng, info=info)
-        with pytest.raises(ValueError, match="stored history"):
-            fit(step, optimizer, one_batch, epochs=1, checkpoint=path, progress=False)
+        message = (
+            "batches gave no batch in epoch 2: a generator serves one epoch; give a list, or a"
+        )
+        with pytest.raises(ValueError, match=message):
+            fit(step, SGD(params), batches, epochs=3, progress=False)
+        assert params["w"][0] < 1.0  # that of the first epoch
 
 
-def test_without_safetensors_the_message_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
-    with pytest.raises(ImportError, match=r"pip install rnnfast\[files\]"):
-        save_checkpoint(tmp_path / "checkpoint", quadratic()[0])
+def test_what_backward_returns_will_do_for_the_gradients() -> None:
+    out = Linear(2, 1, rng=0)
+    x = np.random.default_rng(0).random((8, 2), dtype=np.float32)
+
+    def loss_and_grads(batch: Any) -> tuple[float, Any]:
+        y, tape = out.forward(batch)
+        loss, dy = mean_squared_error(y, batch.sum(axis=1, keepdims=True))
+        return loss, out.backward(tape, dy)
+
+    options: Any = {"epochs": 50, "clip_norm": 1.0, "clip_value": 0.5, "progress": False}
+    history = fit(loss_and_grads, Adam(out, lr=0.1), [x], **options)
+    assert history.loss[-1] < 0.01 * history.loss[0]
 
 
 # ---------------------------------------------------------------------------------- Ctrl-C
@@ -432,37 +254,7 @@ def test_fit_works_outside_the_main_thread() -> None:
     assert histories[0].epochs == 1
 
 
-# -------------------------------------------------------------------------- progress, plots
-
-
-def test_progress_lines_without_tqdm(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(sys.modules, "tqdm", None)
-    monkeypatch.setattr(Progress, "seconds_between_lines", -1.0)
-    params, step = quadratic()
-    fit(step, SGD(params, lr=0.1), one_batch, epochs=3, evaluate=lambda: 0.125, label="demo")
-    out, err = capsys.readouterr()
-    assert out == ""
-    lines = err.splitlines()
-    assert lines[0] == "demo: 1 in 0 s  epoch 1, loss 1"
-    assert lines[-1] == "demo: 3/3 in 0 s  epoch 3, loss 0.4096, held out 0.125"
-
-
-def test_progress_bar_with_tqdm(capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("tqdm", reason="bars are an extra")
-    params, step = quadratic()
-    fit(step, SGD(params, lr=0.1), one_batch, epochs=3, label="demo")
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert "demo: 100%" in err
-    assert "3/3" in err
-
-
-def test_no_progress_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
-    params, step = quadratic()
-    fit(step, SGD(params), one_batch, epochs=2, progress=False)
-    assert capsys.readouterr() == ("", "")
+# ------------------------------------------------------------------------------------- plots
 
 
 def test_plot_of_a_history(tmp_path: Path) -> None:

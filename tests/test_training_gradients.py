@@ -156,6 +156,39 @@ def test_accumulate_adds(module: Any) -> None:
         np.testing.assert_allclose(array, 1 + once[name], rtol=1e-6)
 
 
+@pytest.mark.parametrize("module", [Linear(4, 5, rng=0), Embedding(6, 5, rng=0)])
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda a: [1.0], TypeError, r"accumulate\['weight'\] has type list, expected numpy"),
+        (lambda a: a.astype(float), TypeError, r"accumulate\['weight'\] has dtype float64, exp"),
+        (lambda a: a.T, ValueError, r"accumulate\['weight'\] has shape \(.*\), expected \("),
+        (lambda a: a[:0].repeat(0), ValueError, r"accumulate\['weight'\] has shape"),
+        (
+            lambda a: np.broadcast_to(a[:1], a.shape),
+            ValueError,
+            r"accumulate\['weight'\] is read-only, expected a writeable array",
+        ),
+    ],
+)
+def test_wrong_accumulate_is_refused_before_any_work(
+    module: Any, change: Any, error: Any, message: str
+) -> None:
+    x = normal(3, 4).astype(np.float32) if isinstance(module, Linear) else np.array([1, 2, 2, 5])
+    y, tape = module.forward(x)
+    total = {name: np.zeros_like(p) for name, p in module.params.items()}
+    for bad, kind, text in (
+        (total | {"weight": change(total["weight"])}, error, message),
+        ([1.0], TypeError, "accumulate has type list, expected a dict of arrays"),
+        ({"bias": total.get("bias")}, ValueError, r"accumulate has missing keys \['weight'\]"),
+    ):
+        with pytest.raises(kind, match=text):
+            module.backward(tape, y, accumulate=bad)
+    assert not any(a.any() for a in total.values())
+    module.backward(tape, y, accumulate=total)  # the tape is as it was
+    assert all(a.any() for a in total.values())
+
+
 def test_initial_values_follow_torch() -> None:
     weight = Linear(100, 300, rng=0).params["weight"]
     assert weight.dtype == np.float32
@@ -171,7 +204,19 @@ def test_initial_values_follow_torch() -> None:
             ValueError,
             r"x has shape \(3, 5\), expected \(..., I\) = \(..., 4\)",
         ),
-        (lambda: Linear(4, 5)(np.zeros((3, 4))), TypeError, "x has dtype float64, expected float3"),
+        (
+            lambda: Linear(4, 5)(np.zeros((3, 4))),
+            TypeError,
+            r"x has dtype float64, expected float32; x.astype\(np.float32\), or make the layer",
+        ),
+        (lambda: Linear(4, 5)([0.0] * 4), TypeError, r"x has type list.*np.asarray\(x, np.float32"),
+        (lambda: Linear(4.0, 5), TypeError, "input_size has type float, expected an integer"),
+        (lambda: Linear(4, 0), ValueError, "output_size is 0, expected at least 1"),
+        (lambda: Linear(4, 5, dtype="float16"), TypeError, "dtype is 'float16', expected float32"),
+        (lambda: Embedding(0, 5), ValueError, "count is 0, expected at least 1"),
+        (lambda: Embedding(4, 5.0), TypeError, "size has type float, expected an integer"),
+        (lambda: Embedding(4, 5, dtype=int), TypeError, "dtype is <class 'int'>, expected"),
+        (lambda: Embedding(4, 5)(np.ma.array([1])), TypeError, "ids is a masked array"),
         (lambda: Embedding(4, 5)(np.array([4])), ValueError, "ids has entries from 4 to 4"),
         (lambda: Embedding(4, 5)(np.array([-1])), ValueError, "ids has entries from -1 to -1"),
         (lambda: Embedding(4, 5)(np.array([0.5])), TypeError, "expected integers"),
@@ -180,8 +225,8 @@ def test_initial_values_follow_torch() -> None:
             ValueError,
             "layer.dropout is 0.5",
         ),
-        (lambda: numerical_gradient(float, np.zeros(2, np.float32)), TypeError, "float64"),
-        (lambda: gradcheck(float, {"a": np.zeros(2)}, {}), ValueError, "missing .'a'."),
+        (lambda: numerical_gradient(float, np.zeros(2, np.float32)), TypeError, "=np.float64"),
+        (lambda: gradcheck(float, {"a": np.zeros(2)}, {}), ValueError, "missing keys .'a'."),
     ],
 )
 def test_wrong_arguments(call: Any, error: Any, message: str) -> None:
@@ -204,6 +249,20 @@ def test_gradcheck_sees_a_wrong_gradient_and_restores_the_array() -> None:
     with pytest.raises(ArithmeticError):
         numerical_gradient(fails, w)
     np.testing.assert_array_equal(w, before)
+
+
+def test_gradcheck_of_a_tied_array_is_of_the_sum() -> None:
+    w, b = normal(4), normal(2)
+
+    def loss() -> float:
+        return float(np.sum(w**2) + np.sum(w**3) + np.sum(b))
+
+    arrays, grads = {"w": w, "b": b, "v": w[:]}, {"w": 2 * w, "b": np.ones(2), "v": 3 * w**2}
+    errors = gradcheck(loss, arrays, grads)
+    assert errors.keys() == arrays.keys()
+    assert max(errors.values()) < 1e-7
+    errors = gradcheck(loss, arrays, grads | {"v": 2 * w})
+    assert errors["w"] == errors["v"] > 1e-3 > errors["b"]
 
 
 @pytest.mark.parametrize("kind", [RNN, GRU, LSTM])

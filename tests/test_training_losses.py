@@ -105,7 +105,12 @@ def test_length_mask() -> None:
 @pytest.mark.parametrize(
     ("loss", "arguments", "error", "message"),
     [
-        (mean_squared_error, ([1.0], [1.0]), TypeError, "predictions is list, expected ndarray"),
+        (
+            mean_squared_error,
+            ([1.0], [1.0]),
+            TypeError,
+            r"predictions has type list, .*; np.asarray\(predictions, np.float32\)$",
+        ),
         (
             mean_squared_error,
             (np.zeros((3, 1)), np.zeros(3)),
@@ -116,7 +121,7 @@ def test_length_mask() -> None:
             sigmoid_cross_entropy,
             (np.zeros(2, np.float16), np.zeros(2)),
             TypeError,
-            "logits has dtype float16, expected float32 or float64",
+            r"logits has dtype float16, expected float32 or float64; logits.astype\(np.float32\)$",
         ),
         (
             softmax_cross_entropy,
@@ -128,9 +133,46 @@ def test_length_mask() -> None:
             softmax_cross_entropy,
             (np.zeros((2, 3)), np.zeros(2)),
             TypeError,
-            "targets has dtype float64, expected integers",
+            r"targets has dtype float64, expected integers; targets.astype\(np.int",
         ),
         (softmax_cross_entropy, (np.array(1.0), 0), ValueError, "logits has shape"),
+        (
+            sigmoid_cross_entropy,
+            (np.zeros(3), np.array([0.0, 1.5, -0.1])),
+            ValueError,
+            "targets has 2 entries outside 0 to 1, such as 1.5",
+        ),
+        (
+            sigmoid_cross_entropy,
+            (np.zeros(3), np.array([0, -1, 1])),
+            ValueError,
+            "targets has 1 entries outside 0 to 1, such as -1",
+        ),
+        (
+            sigmoid_cross_entropy,
+            (np.zeros(2, np.float32), np.array([0.5, np.nan])),
+            ValueError,
+            "targets has 1 entries outside 0 to 1, such as nan",
+        ),
+        (
+            sigmoid_cross_entropy,
+            (np.zeros(2), np.ma.masked_equal([0.0, 1.0], 1)),
+            TypeError,
+            "targets is a masked array",
+        ),
+        (
+            softmax_cross_entropy,
+            (np.zeros((2, 3)), np.ma.masked_equal([0, 1], 1)),
+            TypeError,
+            "targets is a masked array",
+        ),
+        (
+            mean_squared_error,
+            (np.zeros(2), np.zeros(2, complex)),
+            TypeError,
+            "targets has dtype complex128, expected real numbers",
+        ),
+        (mean_squared_error, (np.ma.zeros(2), np.zeros(2)), TypeError, "is a masked array"),
         (softmax_cross_entropy, (np.zeros((0, 3)), np.zeros(0, int)), ValueError, "no positions"),
     ],
 )
@@ -145,8 +187,16 @@ def test_wrong_masks() -> None:
         mean_squared_error(z, z, mask=np.zeros((4, 3), bool))
     with pytest.raises(ValueError, match=r"mask has shape \(3,\), expected \(4,\)"):
         mean_squared_error(z, z, mask=np.ones(3, bool))
-    with pytest.raises(TypeError, match="mask must be an ndarray of bool"):
+    with pytest.raises(TypeError, match=r"mask has dtype float64, .* bool; mask.astype\(np.bool\)"):
         mean_squared_error(z, z, mask=np.ones((4, 3)))
+
+
+def test_targets_of_the_edges_and_behind_a_mask_are_no_error() -> None:
+    z, t = np.zeros(4), np.array([0.0, 1.0, 7.0, np.nan])
+    value, dz = sigmoid_cross_entropy(z, t, mask=np.array([True, True, False, False]))
+    assert value == pytest.approx(np.log(2))
+    np.testing.assert_array_equal(dz, [0.25, -0.25, 0, 0])
+    assert sigmoid_cross_entropy(z, np.array([True, False, True, False]))[0] == value
 
 
 def test_losses_are_those_of_torch() -> None:

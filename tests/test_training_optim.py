@@ -1,4 +1,4 @@
-"""Optimisers against their formulas and, step by step, against torch; gradient clipping."""
+"""Optimisers against their formulas and, step by step, against torch; what they take."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rnnfast import GRU
 from rnnfast.training import (
     SGD,
     Adam,
     AdamW,
+    Linear,
     RMSprop,
     Rprop,
     clip_norm,
     clip_value,
     global_norm,
+    join,
 )
 from rnnfast.training._flat import BLOCK
 
@@ -158,12 +161,6 @@ def test_arrays_of_any_size_layout_and_dtype_step_as_each_alone(kind: Any, optio
             np.testing.assert_array_equal(array, singles[name].state[slot][name])
 
 
-def test_an_array_under_two_names_takes_both_steps() -> None:
-    shared = np.ones(2)
-    SGD({"here": shared, "there": shared}, lr=0.5).step({"here": np.ones(2), "there": np.ones(2)})
-    np.testing.assert_array_equal(shared, 0)
-
-
 def pickled(optimizer: Any) -> Any:
     return pickle.loads(pickle.dumps(optimizer))
 
@@ -225,8 +222,15 @@ def test_wrong_gradients_change_nothing() -> None:
             ValueError,
             r"grads\['b'\] has shape \(3,\), expected \(7,\)",
         ),
-        (good | {"b": good["b"].astype(np.float32)}, TypeError, "dtype float32, expected float64"),
-        (good | {"b": [0.0] * 7}, TypeError, "is list, expected ndarray"),
+        (
+            good | {"b": good["b"].astype(np.float32)},
+            TypeError,
+            r"grads\['b'\] has dtype float32, expected float64 like params\['b'\]; "
+            r"grads\['b'\].astype\(np.float64\), or params\['b'\].astype\(np.float32\)$",
+        ),
+        (good | {"b": [0.0] * 7}, TypeError, r"grads\['b'\] has type list, .*; np.asarray\(grads"),
+        (good | {"b": np.ma.array(good["b"])}, TypeError, r"grads\['b'\] is a masked array"),
+        ([*good.values()], TypeError, "grads has type list, expected a dict of arrays, or a layer"),
     ]
     for grads, error, message in wrong:
         with pytest.raises(error, match=message):
@@ -252,54 +256,119 @@ def test_wrong_options() -> None:
     for make, message in wrong:
         with pytest.raises(ValueError, match=message):
             make()
-    with pytest.raises(TypeError, match=r"params\['w'\] has dtype int64"):
-        SGD({"w": np.zeros(3, np.int64)})
+    weights = np.zeros(3)
+    weights.flags.writeable = False
+    for wrong_params, error, message in [
+        (
+            {"w": np.zeros(3, int)},
+            TypeError,
+            r"params\['w'\] has dtype int64, .*\.astype\(np.float32",
+        ),
+        ({"w": [0.0]}, TypeError, r"params\['w'\] has type list, expected numpy.ndarray; np.asarr"),
+        ({"w": np.ma.zeros(3)}, TypeError, r"params\['w'\] is a masked array"),
+        (
+            {"w": weights},
+            ValueError,
+            r"params\['w'\] is read-only, expected a writeable array; par",
+        ),
+        ([np.zeros(3)], TypeError, "params has type list, expected a dict of arrays, or a layer"),
+        (None, TypeError, "params has type NoneType, expected a dict of arrays, or a layer"),
+    ]:
+        with pytest.raises(error, match=message):
+            SGD(wrong_params)
 
 
-def test_clip_norm_scales_all_gradients_together() -> None:
-    grads = {"a": np.array([3.0, 0.0]), "b": np.array([[4.0]])}
-    assert clip_norm(grads, 10.0) == pytest.approx(5.0)
-    np.testing.assert_array_equal(grads["a"], [3.0, 0.0])
-    assert clip_norm(grads, 1.0) == pytest.approx(5.0)
-    np.testing.assert_allclose(grads["a"], [0.6, 0.0], rtol=1e-6)
-    np.testing.assert_allclose(grads["b"], [[0.8]], rtol=1e-6)
+class Model:
+    """Something with `params`, put together anew every time."""
+
+    def __init__(self) -> None:
+        self.gru, self.out = GRU(2, 3, rng=0), Linear(3, 1, rng=0)
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return join(gru=self.gru, out=self.out)
 
 
-def test_norm_survives_what_would_overflow_float32() -> None:
-    grads = {"a": np.full(4, 1e30, np.float32)}
-    assert global_norm(grads) == pytest.approx(2e30, rel=1e-6)
-    clip_norm(grads, 2.0)
-    np.testing.assert_allclose(grads["a"], 1.0, rtol=1e-6)
-    grads = {"a": np.array([np.nan, 1.0])}
-    assert np.isnan(clip_norm(grads, 0.5))
-    assert grads["a"][1] == 1.0
+@cases
+def test_a_layer_or_a_model_will_do_for_its_parameters(kind: Any, options: Any) -> None:
+    for make in (lambda: GRU(2, 3, rng=0), lambda: Linear(2, 3, rng=0), Model):
+        ours, theirs = make(), make()
+        grads = {name: np.full_like(p, 0.5) for name, p in ours.params.items()}
+        first, second = kind(ours, **options), kind(theirs.params, **options)
+        for _ in range(2):
+            first.step(grads)
+            second.step(grads)
+        for name, p in ours.params.items():
+            np.testing.assert_array_equal(p, theirs.params[name])
+        assert {*first.params} == {*ours.params}
 
 
-def test_norm_of_small_and_large_arrays_together() -> None:
-    rng = np.random.default_rng(0)
-    shapes = [(3,), (200, 300), (), (0, 5), (20_000,), (4, 5)]
-    grads: dict[str, Any] = {str(s): rng.standard_normal(s).astype(np.float32) for s in shapes}
-    grads["turned"] = rng.standard_normal((150, 200)).T
-    expected = np.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in grads.values()))
-    assert global_norm(grads) == pytest.approx(expected, rel=1e-12)
-    assert global_norm({}) == 0
+def test_the_arrays_that_a_layer_has_now_are_moved() -> None:
+    layer = Linear(2, 1, rng=0)
+    optimizer = SGD(layer, lr=0.5, momentum=0.5)
+    grads = {name: np.ones_like(p) for name, p in layer.params.items()}
+    old = layer.params["weight"]
+    layer.params["weight"] = np.zeros_like(old)
+    kept = old.copy()
+    optimizer.step(grads)
+    np.testing.assert_array_equal(layer.params["weight"], -0.5)
+    np.testing.assert_array_equal(old, kept)
+    layer.params = {name: np.zeros_like(p) for name, p in layer.params.items()}
+    optimizer.step(grads)  # the momentum stays
+    np.testing.assert_array_equal(layer.params["weight"], -0.75)
+    np.testing.assert_array_equal(layer.params["bias"], -0.75)
+    for bad, error, message in [
+        (np.zeros((1, 3), np.float32), ValueError, r"params\['weight'\] has shape \(1, 3\), exp"),
+        (np.zeros((1, 2)), TypeError, r"params\['weight'\] has dtype float64, expected float32"),
+        (None, TypeError, r"params\['weight'\] has type NoneType"),
+    ]:
+        layer.params["weight"] = bad
+        with pytest.raises(error, match=message):
+            optimizer.step(grads)
+    del layer.params["weight"]
+    with pytest.raises(ValueError, match=r"params has missing keys \['weight'\] and unexpected"):
+        optimizer.step(grads)
+    assert optimizer.steps == 2
 
 
-def test_clip_value() -> None:
-    grads = {"a": np.array([-3.0, 0.2, 5.0])}
-    clip_value(grads, 0.5)
-    np.testing.assert_array_equal(grads["a"], [-0.5, 0.2, 0.5])
-    with pytest.raises(ValueError, match="max_value is 0"):
-        clip_value(grads, 0)
+def test_a_dict_is_copied() -> None:
+    params = parameters()
+    w = params["w"]
+    optimizer = SGD(params, lr=1.0)
+    grads = {name: np.ones_like(p) for name, p in params.items()}
+    params["w"] = np.zeros_like(w)
+    before = w.copy()
+    optimizer.step(grads)
+    np.testing.assert_array_equal(w, before - 1)
+    assert not params["w"].any()
 
 
-def test_clip_norm_is_that_of_torch() -> None:
-    torch = pytest.importorskip("torch", reason="the semantics promised are torch's")
-    grads = gradients(1)
-    theirs = [torch.zeros(g.shape, dtype=torch.float64, requires_grad=True) for g in grads.values()]
-    for p, g in zip(theirs, grads.values(), strict=True):
-        p.grad = torch.tensor(g)
-    norm = torch.nn.utils.clip_grad_norm_(theirs, 0.7)
-    assert clip_norm(grads, 0.7) == pytest.approx(norm.item(), rel=1e-12)
-    for p, g in zip(theirs, grads.values(), strict=True):
-        np.testing.assert_allclose(g, p.grad.numpy(), rtol=1e-12)
+def test_what_backward_returns_will_do_for_the_gradients() -> None:
+    gru, out = GRU(2, 3, rng=0), Linear(3, 1, rng=0)
+    x = np.ones((4, 2, 2), np.float32)
+    y, _, tape = gru.forward(x)
+    z, out_tape = out.forward(y)
+    out_grads = out.backward(out_tape, z)
+    gru_grads = gru.backward(tape, out_grads.input)
+    joined = join(gru=gru_grads, out=out_grads)
+    assert joined.keys() == join(gru=gru, out=out).keys()
+    assert all(joined[f"gru.{name}"] is g for name, g in gru_grads.params.items())
+    for layer, grads in ((gru, gru_grads), (out, out_grads)):
+        norm = global_norm(grads)
+        assert norm == global_norm(grads.params) > 0
+        assert clip_norm(grads, norm / 2) == norm
+        assert global_norm(grads) == pytest.approx(norm / 2, rel=1e-4)
+        clip_value(grads, 0.01)
+        assert max(abs(g).max() for g in grads.params.values()) <= 0.01
+        expected = {
+            name: p - g
+            for (name, p), g in zip(layer.params.items(), grads.params.values(), strict=True)
+        }
+        SGD(layer, lr=1.0).step(grads)
+        for name, p in layer.params.items():
+            np.testing.assert_array_equal(p, expected[name])
+
+
+def test_parts_that_have_no_arrays_are_not_joined() -> None:
+    with pytest.raises(TypeError, match="out has type int, expected a dict of arrays, or a layer"):
+        join(gru=GRU(2, 3), out=3)  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ import numpy as np
 from onnx import helper
 
 from .. import _check
-from .._parameters import Array, check_array
+from .._parameters import Array
 from .._recurrent import GivenState
 from ..layers import GRU, LSTM, RNN
 from ._layers import NodeGRU, NodeLSTM, NodeRNN
@@ -149,7 +149,7 @@ class Node:
         }
         for role, (value, dims, shape) in expected.items():
             if value is not None:
-                check_array(f"{role} of {self.label}", value, W.dtype, shape, dims)
+                _check.exact(f"{role} of {self.label}", value, W.dtype, shape, dims)
 
     def _fill(self, params: dict[str, Array], W: Any, R: Any, B: Any) -> None:
         order = np.argsort(GATES[self.operator])

@@ -2,13 +2,13 @@
 
 Everything works on named arrays. A layer has `params`, a dict of its live arrays; its `backward`
 returns `params`, gradients under the same names; an optimiser holds the first and steps by the
-second:
+second. Wherever such a dict is expected, the layer or the gradients themselves will do:
 
 >>> import numpy as np
 >>> from rnnfast import LSTM
 >>> from rnnfast.training import Adam, Linear, clip_norm, join, mean_squared_error
 >>> lstm, out = LSTM(2, 16, rng=0), Linear(16, 1, rng=0)
->>> optimizer = Adam(join(lstm=lstm.params, out=out.params), lr=0.01)
+>>> optimizer = Adam(join(lstm=lstm, out=out), lr=0.01)
 >>> x = np.random.default_rng(0).random((20, 8, 2), dtype=np.float32)
 >>> target = x.sum(axis=2, keepdims=True).cumsum(axis=0)
 >>> for _ in range(100):
@@ -17,7 +17,7 @@ second:
 ...     loss, d_prediction = mean_squared_error(prediction, target)
 ...     out_grads = out.backward(out_tape, d_prediction)
 ...     lstm_grads = lstm.backward(tape, out_grads.input)
-...     grads = join(lstm=lstm_grads.params, out=out_grads.params)
+...     grads = join(lstm=lstm_grads, out=out_grads)
 ...     norm = clip_norm(grads, 1.0)
 ...     optimizer.step(grads)
 

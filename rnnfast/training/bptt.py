@@ -8,7 +8,7 @@ initial state is dropped. Nothing else is needed:
     for x, target in windows(35, inputs, targets):
         y, state, tape = lstm.forward(x, state)         # carry the state
         loss, dy = mean_squared_error(y, target)
-        optimizer.step(lstm.backward(tape, dy).params)  # no dstate: the gradient is cut
+        optimizer.step(lstm.backward(tape, dy))         # no dstate: the gradient is cut
 
 Source: Williams & Peng, An efficient gradient-based algorithm for on-line training of recurrent
 network trajectories (1990); Werbos, Backpropagation through time (1990).

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from .. import _files
-from ._array import Array, Arrays, check_like, join
+from ._array import Array, Arrays, Named, check_like, join, named
+from ._ties import ties
 from .optim import Optimizer
 
 _FORMAT = "rnnfast checkpoint 1"
@@ -22,7 +23,7 @@ _FORMAT = "rnnfast checkpoint 1"
 
 def save_checkpoint(
     path: str | os.PathLike[str],
-    params: Arrays,
+    params: Named,
     optimizer: Optimizer | None = None,
     rng: np.random.Generator | None = None,
     *,
@@ -35,7 +36,7 @@ def save_checkpoint(
     ----------
     path : path
         Replaced if it exists.
-    params : dict
+    params : dict, or object with one as `params`
         The parameters.
     optimizer : Optimizer, optional
         Its state, step count and learning rate are stored.
@@ -54,7 +55,7 @@ def save_checkpoint(
         The file cannot be written; an older one is left as it was.
     """
     header: dict[str, Any] = {"format": _FORMAT, "info": info}
-    parts = {"params": params, "extra": extra or {}}
+    parts: dict[str, Arrays] = {"params": named("params", params), "extra": extra or {}}
     if optimizer is not None:
         parts["optimizer"] = optimizer.state_arrays()
         header["optimizer"] = [type(optimizer).__name__, optimizer.steps, optimizer.lr]
@@ -65,7 +66,7 @@ def save_checkpoint(
 
 def load_checkpoint(
     path: str | os.PathLike[str],
-    params: Arrays,
+    params: Named,
     optimizer: Optimizer | None = None,
     rng: np.random.Generator | None = None,
     *,
@@ -78,7 +79,7 @@ def load_checkpoint(
     Parameters
     ----------
     path : path
-    params : dict
+    params : dict, or object with one as `params`
         Live arrays to fill; names, dtypes and shapes must be the file's.
     optimizer : Optimizer, optional
         Of the same class and for the same parameters as the stored one.
@@ -101,13 +102,14 @@ def load_checkpoint(
     ValueError
         It is damaged, is no checkpoint, or belongs to another model, optimiser or generator.
     """
-    wanted = {"params": params, "extra": extra or {}}
+    wanted: dict[str, Arrays] = {"params": named("params", params), "extra": extra or {}}
     if optimizer is not None:
         wanted["optimizer"] = optimizer.state_arrays()
     with _files.reading("checkpoint", path):
         header, arrays = _read(path, [name for name, part in wanted.items() if part])
         for part, like in wanted.items():
             check_like(part, arrays[part], like)
+            _check_ties(part, arrays[part], like)
         if optimizer is not None:
             steps, lr = _optimizer_numbers(header, optimizer)
         if rng is not None:
@@ -122,6 +124,12 @@ def load_checkpoint(
     return header["info"]
 
 
+def stored_info(path: str | os.PathLike[str]) -> Any:
+    """What `save_checkpoint` was given as `info`; errors as in `load_checkpoint`."""
+    with _files.reading("checkpoint", path):
+        return _read(path, [])[0]["info"]
+
+
 def _read(
     path: str | os.PathLike[str], parts: list[str]
 ) -> tuple[dict[str, Any], dict[str, dict[str, Array]]]:
@@ -134,6 +142,13 @@ def _read(
         part, _, name = key.partition(".")
         arrays[part][name] = array
     return header, arrays
+
+
+def _check_ties(what: str, arrays: Arrays, like: Arrays) -> None:
+    """Refuse two arrays that are to go into one, and differ."""
+    for name, first in ties(like).items():
+        if not np.array_equal(arrays[name], arrays[first], equal_nan=True):
+            raise ValueError(f"{what} {name!r} is the array {first!r}, but the file has two")
 
 
 def _optimizer_numbers(header: dict[str, Any], optimizer: Optimizer) -> tuple[int, float]:

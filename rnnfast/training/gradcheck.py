@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ._array import Array, Arrays, check_positive, check_same_names, check_shape
+from .. import _check
+from ._array import Array, Named, check_positive, named
+from ._ties import summed, ties
 
 
 def numerical_gradient(loss: Callable[[], float], array: Array, *, eps: float = 1e-6) -> Array:
@@ -33,8 +35,11 @@ def numerical_gradient(loss: Callable[[], float], array: Array, *, eps: float = 
         `array` is not a float64 ndarray: in float32 rounding drowns the difference.
     """
     check_positive(eps=eps)
-    if not isinstance(array, np.ndarray) or array.dtype != np.float64:
-        raise TypeError("array must be an ndarray of float64: float32 is too coarse to differ by")
+    if _check.plain("array", array, np.dtype(np.float64)).dtype != np.float64:
+        raise TypeError(
+            f"array has dtype {array.dtype}, expected float64: float32 is too coarse to differ by; "
+            "make the layer with dtype=np.float64"
+        )
     gradient = np.zeros_like(array)
     for index in np.ndindex(array.shape):
         value = array[index]
@@ -50,7 +55,7 @@ def numerical_gradient(loss: Callable[[], float], array: Array, *, eps: float = 
 
 
 def gradcheck(
-    loss: Callable[[], float], arrays: Arrays, grads: Arrays, *, eps: float = 1e-6
+    loss: Callable[[], float], arrays: Named, grads: Named, *, eps: float = 1e-6
 ) -> dict[str, float]:
     """How far given gradients are from central differences.
 
@@ -58,10 +63,11 @@ def gradcheck(
     ----------
     loss : callable
         Takes nothing, reads `arrays` and returns a number.
-    arrays : dict of ndarray, float64
+    arrays : dict of ndarray, float64, or object with one as `params`
         The live arrays to differentiate by; restored.
-    grads : dict of ndarray
-        The gradients to check, under the same names.
+    grads : dict of ndarray, or object with one as `params`
+        The gradients to check, under the same names. Where one array has several names, it is the
+        sum of its gradients that is checked.
     eps : float
         See `numerical_gradient`.
 
@@ -77,14 +83,19 @@ def gradcheck(
     >>> gradcheck(lambda: float(np.sum(w**2)), {"w": w}, {"w": 2 * w})["w"] < 1e-8
     True
     """
-    check_same_names("grads", grads, arrays)
-    errors = {}
+    arrays, grads = named("arrays", arrays), named("grads", grads)
+    _check.names("grads", grads, arrays)
     for name, array in arrays.items():
-        check_shape(f"grads[{name!r}]", grads[name], array.shape)
+        grad = _check.plain(f"grads[{name!r}]", grads[name])
+        _check.of_shape(f"grads[{name!r}]", grad, array.shape)
+    errors = {}
+    tied = ties(arrays)
+    for name, grad in summed(grads, tied).items():
+        array = arrays[name]
         numerical = numerical_gradient(loss, array, eps=eps)
         scale = max(1.0, float(np.abs(numerical).max(initial=0.0)))
-        errors[name] = float(np.abs(grads[name] - numerical).max(initial=0.0)) / scale
-    return errors
+        errors[name] = float(np.abs(grad - numerical).max(initial=0.0)) / scale
+    return errors | {name: errors[first] for name, first in tied.items()}
 
 
 def gradcheck_layer(

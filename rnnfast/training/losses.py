@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._array import Array, check_float, check_ids, check_shape
+from .. import _check
+from ._array import Array, check_ids
 
 
 def softmax_cross_entropy(
@@ -44,15 +45,15 @@ def softmax_cross_entropy(
     -----
     Source: Bishop, Pattern Recognition and Machine Learning (2006), section 4.3.4.
     """
-    check_float("logits", logits)
+    _check.of_floats("logits", logits)
     if logits.ndim == 0:
         raise ValueError("logits has shape (), expected (..., C)")
-    targets = np.asarray(targets)
-    check_shape("targets", targets, logits.shape[:-1])
+    targets = _check.readable("targets", targets)
+    _check.of_shape("targets", targets, logits.shape[:-1])
     classes = logits.shape[-1]
     numbers, z = _select(logits, mask)
     if mask is not None:
-        check_shape("mask", mask, targets.shape)
+        _check.of_shape("mask", mask, targets.shape)
     count = numbers // classes
     t = check_ids("targets", targets if mask is None else np.where(mask, targets, 0), classes)
 
@@ -79,7 +80,7 @@ def sigmoid_cross_entropy(
     logits : ndarray, any shape, float32 or float64
         Log-odds `z`.
     targets : ndarray, the shape of `logits`
-        Probabilities `t`, usually 0 or 1; converted to the dtype of `logits`.
+        Probabilities `t` from 0 to 1, usually one of the two; converted to the dtype of `logits`.
     mask : ndarray, bool, optional
         The positions that count, in the shape of the leading axes of `logits`.
 
@@ -92,15 +93,16 @@ def sigmoid_cross_entropy(
     Raises
     ------
     TypeError, ValueError
-        A wrong dtype or shape, or nothing that counts.
+        A wrong dtype or shape, a target that is no probability, or nothing that counts.
 
     Notes
     -----
     Source: Bishop, Pattern Recognition and Machine Learning (2006), section 4.3.2.
     """
-    check_float("logits", logits)
+    _check.of_floats("logits", logits)
     count, z = _select(logits, mask)
     t = _targets(targets, logits, mask)
+    _check_probabilities(t)
     decay = np.exp(-np.abs(z))
     loss = _mean(np.maximum(z, 0) - z * t + np.log1p(decay), mask, count)
     probability = np.where(z >= 0, 1, decay) / (1 + decay)
@@ -130,7 +132,7 @@ def mean_squared_error(
     TypeError, ValueError
         A wrong dtype or shape, or nothing that counts.
     """
-    check_float("predictions", predictions)
+    _check.of_floats("predictions", predictions)
     count, y = _select(predictions, mask)
     t = _targets(targets, predictions, mask)
     y -= t
@@ -169,19 +171,25 @@ def _select(values: Array, mask: Array | None) -> tuple[int, Array]:
 
 def _check_mask(mask: Array | None, shape: tuple[int, ...]) -> None:
     """Refuse a mask that does not have the leading axes of `shape`."""
-    if mask is None:
-        return
-    if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
-        raise TypeError("mask must be an ndarray of bool")
-    check_shape("mask", mask, shape[: mask.ndim])
+    if mask is not None:
+        _check.of_shape("mask", _check.booleans("mask", mask), shape[: np.ndim(mask)])
 
 
 def _targets(targets: Array, predictions: Array, mask: Array | None) -> Array:
     """`targets` in the dtype of `predictions`, with zeros where the mask leaves them out."""
-    targets = np.asarray(targets)
-    check_shape("targets", targets, predictions.shape)
+    targets = _check.readable("targets", targets)
+    if targets.dtype.kind not in "biuf":
+        raise TypeError(f"targets has dtype {targets.dtype}, expected real numbers")
+    _check.of_shape("targets", targets, predictions.shape)
     targets = targets.astype(predictions.dtype, copy=False)
     return targets if mask is None else np.where(_over(mask, targets), targets, 0)
+
+
+def _check_probabilities(targets: Array) -> None:
+    """Refuse targets below 0 or above 1, and NaN, which no comparison finds in range."""
+    if not (targets.min() >= 0 and targets.max() <= 1):
+        outside = targets[~((targets >= 0) & (targets <= 1))]
+        raise ValueError(f"targets has {outside.size} entries outside 0 to 1, such as {outside[0]}")
 
 
 def _over(mask: Array, values: Array) -> Array:

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
+from .. import _check
 from ..functional import rnn_backward, rnn_forward
-from ._array import Array, check_float, check_ids, check_last, check_like, check_shape
+from ._array import Array, check_ids, check_last
 
 BLOCK = 512  # outputs of a Linear per call of a kernel
 
@@ -67,7 +68,9 @@ class Linear:
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
-        self.input_size, self.output_size = input_size, output_size
+        self.input_size = _check.integer("input_size", input_size, 1)
+        self.output_size = _check.integer("output_size", output_size, 1)
+        dtype = _check.float_dtype(dtype)
         rng, bound = np.random.default_rng(rng), 1 / np.sqrt(max(input_size, 1))
         shapes: dict[str, tuple[int, ...]] = {"weight": (output_size, input_size)}
         if bias:
@@ -98,7 +101,7 @@ class Linear:
 
     def _run(self, x: Array, need_tape: bool) -> tuple[Array, LinearTape]:
         weight, bias = self.params["weight"], self.params.get("bias")
-        check_last("x", check_float("x", x, like=weight), self.input_size, "I")
+        check_last("x", _check.of_dtype("x", x, weight.dtype), self.input_size, "I")
         rows = x.reshape(1, -1, self.input_size)
         ys, tape = [], LinearTape(x.shape, [])
         for block in self._blocks():
@@ -133,8 +136,8 @@ class Linear:
         -------
         grads : ModuleGrads
         """
-        check_float("dy", dy, like=self.params["weight"])
-        check_shape("dy", dy, (*tape.shape[:-1], self.output_size))
+        _check.exact("dy", dy, self.params["weight"].dtype, (*tape.shape[:-1], self.output_size))
+        _check_accumulate(accumulate, self.params)
         rows = dy.reshape(1, -1, self.output_size)
         blocks = zip(tape.parts, self._blocks(), strict=True)
         parts = [rnn_backward(part, rows[:, :, block]) for part, block in blocks]
@@ -172,7 +175,9 @@ class Embedding:
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
-        self.count, self.size = count, size
+        self.count = _check.integer("count", count, 1)
+        self.size = _check.integer("size", size, 1)
+        dtype = _check.float_dtype(dtype)
         weight: Array = np.random.default_rng(rng).standard_normal((count, size))
         self.params: dict[str, Array] = {"weight": weight.astype(dtype)}
 
@@ -204,8 +209,8 @@ class Embedding:
             `input` is `None`: ids have no gradient.
         """
         ids = tape.reshape(-1)
-        check_float("dy", dy, like=self.params["weight"])
-        check_shape("dy", dy, (*tape.shape, self.size))
+        _check.exact("dy", dy, self.params["weight"].dtype, (*tape.shape, self.size))
+        _check_accumulate(accumulate, self.params)
         dweight = np.zeros_like(self.params["weight"])
         if ids.size:
             # Equal ids side by side, then one sum per run: far faster than np.add.at.
@@ -219,11 +224,16 @@ def _joined(parts: list[Array], axis: int = 0) -> Array:
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=axis)
 
 
+def _check_accumulate(accumulate: Any, params: dict[str, Array]) -> None:
+    if accumulate is not None:
+        shapes = {name: p.shape for name, p in params.items()}
+        _check.named("accumulate", accumulate, shapes, params["weight"].dtype, writeable=True)
+
+
 def _added(grads: dict[str, Array], accumulate: dict[str, Array] | None) -> dict[str, Array]:
     """`grads`, or `accumulate` with `grads` added into its arrays."""
     if accumulate is None:
         return grads
-    check_like("accumulate", accumulate, grads)
     for name, grad in grads.items():
         accumulate[name] += grad
     return accumulate

@@ -1,131 +1,18 @@
 """Optimisers with PyTorch's update rules, in place and in preallocated memory.
 
-An optimiser holds the live arrays of a model, a `dict[str, ndarray]` such as `layer.params` or
-what `join` makes of several layers, and `step(grads)` moves them. `lr` may be set between steps.
-Letters: `p` parameter, `g` gradient, `t` the number of the step from 1.
+An optimiser holds the live arrays of a model: a layer, or a `dict[str, ndarray]` such as
+`layer.params` or what `join` makes of several layers, and `step(grads)` moves them. `lr` may be
+set between steps. Letters: `p` parameter, `g` gradient, `t` the number of the step from 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
-
 import numpy as np
 
-from ._array import (
-    Array,
-    Arrays,
-    check_float,
-    check_fraction,
-    check_like,
-    check_positive,
-    check_shape,
-)
-from ._flat import Flat
+from ._array import Array, Named, check_fraction, check_positive
+from ._optimizer import Optimizer
 
-
-class Optimizer:
-    """What all optimisers share: parameters, learning rate, state and its checks.
-
-    Parameters
-    ----------
-    params : dict
-        The live arrays to move, float32 or float64; the dict is copied, the arrays are not.
-    lr : float
-        The learning rate, > 0.
-
-    Attributes
-    ----------
-    params : dict
-    lr : float
-    steps : int
-        Steps taken.
-    """
-
-    slots: ClassVar[tuple[str, ...]] = ()
-    weight_decay = 0.0  # of the optimisers whose rule reads the parameters
-
-    def __init__(self, params: Mapping[str, Array], lr: float) -> None:
-        if not params:
-            raise ValueError("params is empty, expected at least one array")
-        for name, p in params.items():
-            check_float(f"params[{name!r}]", p)
-        check_positive(lr=lr)
-        self.params = dict(params)
-        self.lr = lr
-        self.steps = 0
-        self._flats = []
-        for dtype in dict.fromkeys(p.dtype for p in params.values()):
-            shapes = {name: p.shape for name, p in params.items() if p.dtype == dtype}
-            size = sum(params[name].size for name in shapes)
-            state = {slot: np.zeros(size, dtype) for slot in self.slots}
-            self._flats.append(Flat(shapes, dtype, state))
-
-    @property
-    def state(self) -> dict[str, dict[str, Array]]:
-        """`state[slot][name]`: live arrays shaped like the parameters (momenta and the like)."""
-        return {
-            slot: {n: a for flat in self._flats for n, a in flat.split(flat.state[slot]).items()}
-            for slot in self.slots
-        }
-
-    def step(self, grads: Arrays) -> None:
-        """Move every parameter against its gradient.
-
-        Parameters
-        ----------
-        grads : dict
-            A gradient under the name of every parameter, with its shape and dtype; not modified.
-            Other names are ignored, so that an optimiser may hold a part of a model.
-
-        Raises
-        ------
-        TypeError, ValueError
-            Before anything is changed.
-        """
-        for name, p in self.params.items():
-            g = grads.get(name)
-            if type(g) is not np.ndarray or g.dtype is not p.dtype or g.shape != p.shape:
-                _check_gradient(name, grads, p)
-        self.steps += 1
-        for flat in self._flats:
-            np.concatenate([grads[name] for name in flat.parts], axis=None, out=flat.moves)
-            if self.weight_decay:
-                params = [self.params[name] for name in flat.parts]
-                np.concatenate(params, axis=None, out=flat.params)
-            for block in flat.blocks:
-                self._update(*block)
-            for name, move in flat.parts.items():
-                p = self.params[name]
-                np.subtract(p, move, out=p)
-
-    def _update(self, g: Array, p: Array, s: Array, *slots: Array) -> None:
-        """Turn the gradients into what to subtract from the parameters, in place.
-
-        All arrays are flat and of one length. `p` holds the parameters where there is
-        `weight_decay`, `s` is scratch.
-        """
-        raise NotImplementedError
-
-    def state_arrays(self) -> dict[str, Array]:
-        """The live state arrays under flat names, `slot.parameter`, as a checkpoint holds them."""
-        return {f"{s}.{name}": a for s, slot in self.state.items() for name, a in slot.items()}
-
-    def load_state(self, steps: int, lr: float, arrays: Arrays) -> None:
-        """Take over a state: the step count, the rate and the arrays of `state_arrays`.
-
-        Raises
-        ------
-        TypeError, ValueError
-            Before anything is changed, if an array's name, dtype or shape or a number is wrong.
-        """
-        check_like("optimizer state", arrays, self.state_arrays())
-        check_positive(lr=lr)
-        if not isinstance(steps, int) or steps < 0:
-            raise ValueError(f"steps is {steps!r}, expected an int >= 0")
-        self.steps, self.lr = steps, lr
-        for name, array in self.state_arrays().items():
-            np.copyto(array, arrays[name])
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop", "Rprop"]
 
 
 class SGD(Optimizer):
@@ -135,8 +22,8 @@ class SGD(Optimizer):
 
     Parameters
     ----------
-    params : dict
-        The live arrays to move.
+    params : dict, or object with one as `params`
+        The live arrays to move, see `Optimizer`.
     lr : float
         Learning rate.
     momentum : float
@@ -150,9 +37,7 @@ class SGD(Optimizer):
 
     slots = ("momentum",)
 
-    def __init__(
-        self, params: Mapping[str, Array], lr: float = 0.01, *, momentum: float = 0.0
-    ) -> None:
+    def __init__(self, params: Named, lr: float = 0.01, *, momentum: float = 0.0) -> None:
         check_fraction(momentum=momentum)
         self.momentum = momentum
         super().__init__(params, lr)
@@ -173,8 +58,8 @@ class Rprop(Optimizer):
 
     Parameters
     ----------
-    params : dict
-        The live arrays to move.
+    params : dict, or object with one as `params`
+        The live arrays to move, see `Optimizer`.
     lr : float
         The first step size of every weight.
     etas : (float, float)
@@ -192,7 +77,7 @@ class Rprop(Optimizer):
 
     def __init__(
         self,
-        params: Mapping[str, Array],
+        params: Named,
         lr: float = 0.01,
         *,
         etas: tuple[float, float] = (0.5, 1.2),
@@ -227,8 +112,8 @@ class RMSprop(Optimizer):
 
     Parameters
     ----------
-    params : dict
-        The live arrays to move.
+    params : dict, or object with one as `params`
+        The live arrays to move, see `Optimizer`.
     lr : float
         Learning rate.
     alpha : float
@@ -245,7 +130,7 @@ class RMSprop(Optimizer):
 
     def __init__(
         self,
-        params: Mapping[str, Array],
+        params: Named,
         lr: float = 0.01,
         *,
         alpha: float = 0.99,
@@ -274,8 +159,8 @@ class Adam(Optimizer):
 
     Parameters
     ----------
-    params : dict
-        The live arrays to move.
+    params : dict, or object with one as `params`
+        The live arrays to move, see `Optimizer`.
     lr : float
         Learning rate.
     betas : (float, float)
@@ -294,7 +179,7 @@ class Adam(Optimizer):
 
     def __init__(
         self,
-        params: Mapping[str, Array],
+        params: Named,
         lr: float = 1e-3,
         *,
         betas: tuple[float, float] = (0.9, 0.999),
@@ -341,7 +226,7 @@ class AdamW(Adam):
 
     def __init__(
         self,
-        params: Mapping[str, Array],
+        params: Named,
         lr: float = 1e-3,
         *,
         betas: tuple[float, float] = (0.9, 0.999),
@@ -360,11 +245,3 @@ def _running_square(v: Array, g: Array, keep: float, s: Array) -> None:
     """`v = keep v + (1 - keep) g^2` with scratch `s`."""
     v *= keep
     v += np.multiply(np.multiply(g, g, out=s), 1 - keep, out=s)
-
-
-def _check_gradient(name: str, grads: Arrays, p: Array) -> None:
-    """Refuse a gradient that is not there or not like its parameter."""
-    if name not in grads:
-        raise ValueError(f"grads has no entry {name!r}")
-    check_float(f"grads[{name!r}]", grads[name], like=p)
-    check_shape(f"grads[{name!r}]", grads[name], p.shape)

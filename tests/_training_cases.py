@@ -1,0 +1,68 @@
+"""Models for the tests of training: one that is worth it, and the smallest there is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rnnfast import GRU
+from rnnfast.training import (
+    Adam,
+    History,
+    Linear,
+    fit,
+    join,
+    length_mask,
+    mean_squared_error,
+    minibatches,
+    pad,
+)
+
+
+class Summer:
+    """A GRU with dropout that learns the running sum of sequences of different length."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.gru = GRU(1, 8, 2, dropout=0.2, rng=self.rng)
+        self.out = Linear(8, 1, rng=self.rng)
+        self.params = join(gru=self.gru.params, out=self.out.params)
+        data = np.random.default_rng(1)
+        lengths = data.integers(1, 7, 40)
+        self.sequences = [data.random((n, 1), dtype=np.float32) - 0.5 for n in lengths]
+
+    def batches(self, rng: np.random.Generator) -> Any:
+        lengths = np.array([len(s) for s in self.sequences])
+        for chosen in minibatches(len(lengths), 8, rng, lengths=lengths):
+            yield pad([self.sequences[i] for i in chosen])
+
+    def loss_and_grads(self, batch: Any) -> tuple[float, dict[str, Any]]:
+        x, lengths = batch
+        y, _, tape = self.gru.forward(x, lengths=lengths)
+        prediction, out_tape = self.out.forward(y)
+        mask = length_mask(lengths, len(x))
+        loss, d_prediction = mean_squared_error(prediction, x.cumsum(axis=0), mask=mask)
+        out = self.out.backward(out_tape, d_prediction)
+        return loss, join(gru=self.gru.backward(tape, out.input).params, out=out.params)
+
+    def evaluate(self) -> float:
+        x, lengths = pad(self.sequences)
+        prediction = self.out(self.gru(x, lengths=lengths)[0])
+        mask = length_mask(lengths, len(x))
+        return mean_squared_error(prediction, x.cumsum(axis=0), mask=mask)[0]
+
+    def fit(self, epochs: int, optimizer: Any = None, **options: Any) -> History:
+        optimizer = optimizer or Adam(self.params, lr=0.02)
+        options = {"evaluate": self.evaluate, "progress": False, "rng": self.rng} | options
+        return fit(self.loss_and_grads, optimizer, self.batches, epochs=epochs, **options)
+
+
+def quadratic(start: float = 1.0) -> tuple[dict[str, Any], Any]:
+    """One weight and the loss of its square: the smallest model there is."""
+    params = {"w": np.array([start])}
+    return params, lambda batch: (float(params["w"][0] ** 2), {"w": 2 * params["w"]})
+
+
+def one_batch(rng: np.random.Generator) -> list[int]:
+    return [0]
