@@ -108,7 +108,7 @@ def evaluate(node: Any, inputs: Sequence[Array | None], opset: int) -> list[Arra
 
     try:
         given = {n: value for n, value in zip(names, inputs, strict=True) if n}
-        return list(ReferenceEvaluator(function).run(None, given))
+        return list(ReferenceEvaluator(function).run(None, given, {}))
     except Exception as error:  # of any kind, as the operator's code happens to raise
         raise ValueError(f"{describe(node)} cannot be evaluated: {error}") from error
 

@@ -1,0 +1,197 @@
+"""ONNX: models that PyTorch exports, as layers."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import re
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+from _onnx_models import H, I, onnx, outputs
+
+torch = pytest.importorskip("torch")
+
+from rnnfast.onnx import load  # noqa: E402
+
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "tanh": ("RNN", {}),
+    "relu": ("RNN", {"nonlinearity": "relu"}),
+    "gru": ("GRU", {}),
+    "lstm": ("LSTM", {}),
+}
+T, B = 6, 4
+
+
+class Wrapped(torch.nn.Module):  # type: ignore[misc]
+    """A recurrent layer, which must not be the module itself to be exported with a state."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Any, *state: Any) -> Any:
+        given = state if len(state) == 2 else next(iter(state), None)
+        return self.layer(x, given)
+
+
+def exported(module: Any, *args: Any, dynamic: bool = True, **options: Any) -> Any:
+    """The ModelProto that PyTorch writes."""
+    file = io.BytesIO()
+    axes = {"x": {0: "a", 1: "b"}} if dynamic else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module.eval(), args, file, dynamo=False, input_names=["x"], dynamic_axes=axes, **options
+        )
+    return onnx.load_model_from_string(file.getvalue())
+
+
+def torch_layer(kind: str, **options: Any) -> tuple[Any, Any, list[Any]]:
+    """A layer of torch.nn, an x and a state."""
+    torch.manual_seed(0)
+    name, defaults = KINDS[kind]
+    layer = getattr(torch.nn, name)(I, H, **defaults | options)
+    x = torch.randn(B, T, I) if layer.batch_first else torch.randn(T, B, I)
+    cells = layer.num_layers * (1 + layer.bidirectional)
+    return layer, x, [torch.randn(cells, B, H) for _ in range(1 + (name == "LSTM"))]
+
+
+def assert_equals_torch(got: Any, layer: Any, x: Any, state: list[Any]) -> None:
+    """The options, and results with a state and without."""
+    for name in ("input_size", "hidden_size", "num_layers", "bidirectional", "batch_first", "bias"):
+        assert getattr(got, name) == getattr(layer, name), name
+    for given in ([], state):
+        joined = tuple(given) if len(given) == 2 else next(iter(given), None)
+        with torch.no_grad():
+            y, last = layer(x, joined)
+        want = [y, *(last if isinstance(last, tuple) else (last,))]
+        arrays = [part.numpy() for part in given]
+        start = tuple(arrays) if len(arrays) == 2 else next(iter(arrays), None)
+        for a, b in zip(outputs(got, x.numpy(), start), want, strict=True):
+            np.testing.assert_allclose(a, b.numpy(), rtol=0, atol=1e-5)
+
+
+OPTIONS = list(itertools.product(KINDS, (1, 2, 3), (False, True), (False, True), (False, True)))
+
+
+@pytest.mark.parametrize(("kind", "num_layers", "bidirectional", "batch_first", "fold"), OPTIONS)
+def test_a_layer_comes_back(
+    kind: str, num_layers: int, bidirectional: bool, batch_first: bool, fold: bool
+) -> None:
+    options = {"num_layers": num_layers, "batch_first": batch_first}
+    layer, x, state = torch_layer(kind, bidirectional=bidirectional, **options)
+    model = exported(Wrapped(layer), x, do_constant_folding=fold)
+    assert_equals_torch(load(model), layer, x, state)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_without_bias_with_states_and_with_fixed_sizes(
+    kind: str, given: bool, dynamic: bool
+) -> None:
+    layer, x, state = torch_layer(kind, num_layers=2, bias=False, batch_first=True)
+    args = (x, *state) if given else (x,)
+    model = exported(Wrapped(layer), *args, dynamic=dynamic, do_constant_folding=False)
+    assert_equals_torch(load(model), layer, x, state)
+
+
+@pytest.mark.parametrize("opset", [9, 12, 13, 18])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_every_form_of_the_operators(opset: int, bidirectional: bool) -> None:
+    layer, x, state = torch_layer("lstm", num_layers=2, bidirectional=bidirectional)
+    model = exported(Wrapped(layer), x, do_constant_folding=False, opset_version=opset)
+    assert_equals_torch(load(model), layer, x, state)
+
+
+def test_dropout_between_the_layers_of_an_exported_layer() -> None:
+    layer, x, state = torch_layer("gru", num_layers=3, dropout=0.5)
+    assert_equals_torch(load(exported(Wrapped(layer), x)), layer.eval(), x, state)
+
+
+class Apart(torch.nn.Module):  # type: ignore[misc]
+    """Two layers with a dropout of their own between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = torch.nn.GRU(I, H), torch.nn.GRU(H, H)
+        self.dropout = torch.nn.Dropout(0.5)
+
+    def forward(self, x: Any) -> Any:
+        return self.second(self.dropout(self.first(x)[0]))[0]
+
+
+@pytest.mark.parametrize("mode", ["PRESERVE", "TRAINING"])
+def test_a_dropout_keeps_nodes_apart_only_if_it_is_active(mode: str) -> None:
+    training = getattr(torch.onnx.TrainingMode, mode)
+    module, x = Apart(), torch.randn(T, B, I)
+    model = exported(module, x, training=training, do_constant_folding=False)
+    if mode == "TRAINING":
+        assert "Dropout" in {node.op_type for node in model.graph.node}
+        with pytest.raises(ValueError, match="node is None, expected one of .*/first/GRU"):
+            load(model)
+    else:
+        with torch.no_grad():
+            want = module.eval()(x).numpy()
+        np.testing.assert_allclose(load(model)(x.numpy())[0], want, rtol=0, atol=1e-5)
+
+
+class Classifier(torch.nn.Module):  # type: ignore[misc]
+    """What people build around a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = torch.nn.Embedding(10, I)
+        self.layer = torch.nn.LSTM(I, H, 2, batch_first=True, bidirectional=True)
+        self.out = torch.nn.Linear(2 * H, 3)
+
+    def forward(self, x: Any) -> Any:
+        return self.out(self.layer(self.embedding(x))[0][:, -1])
+
+
+def test_a_layer_inside_a_model() -> None:
+    torch.manual_seed(0)
+    model = Classifier()
+    layer = load(exported(model, torch.zeros(B, T, dtype=torch.long)))
+    x = torch.randn(B, T, I)
+    with torch.no_grad():
+        want = model.layer(x)[0].numpy()
+    np.testing.assert_allclose(layer(x.numpy())[0], want, rtol=0, atol=1e-5)
+
+
+class TwoRates(torch.nn.Module):  # type: ignore[misc]
+    """One network for each of two sampling rates, as in models that detect voices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fast, self.slow = torch.nn.LSTM(I, H, 2), torch.nn.LSTM(I, H, 2)
+
+    def forward(self, x: torch.Tensor, rate: int) -> torch.Tensor:
+        if rate == 16000:  # noqa: SIM108
+            y = self.fast(x)[0]
+        else:
+            y = self.slow(x)[0]
+        return y
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
+@pytest.mark.parametrize("fold", [False, True])
+def test_layers_in_the_branches_of_an_if(fold: bool) -> None:
+    torch.manual_seed(0)
+    module = torch.jit.script(TwoRates().eval())
+    x = torch.randn(T, B, I)
+    model = exported(module, x, 16000, do_constant_folding=fold)
+    assert "If" in {node.op_type for node in model.graph.node}
+    with pytest.raises(ValueError, match="then_branch of If node .*else_branch of If node") as info:
+        load(model)
+    nodes = re.findall(r"'([^']*)' \(LSTM in", str(info.value))
+    assert len(nodes) == 4
+    for half, layer in ((nodes[:2], module.fast), (nodes[2:], module.slow)):
+        y = x.numpy()
+        for name in half:
+            y = load(model, name)(y)[0]
+        with torch.no_grad():
+            np.testing.assert_allclose(y, layer(x)[0].numpy(), rtol=0, atol=1e-5)
