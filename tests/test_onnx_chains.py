@@ -11,20 +11,13 @@ from _cases import cover
 from _onnx_models import (
     KINDS,
     LENGTHS,
-    Array,
     H,
     I,
-    T,
-    TensorProto,
-    assert_close,
     assert_same,
     data,
-    helper,
     make,
     node_model,
-    onnx,
     outputs,
-    run,
 )
 
 from rnnfast.onnx import export, load

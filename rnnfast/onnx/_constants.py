@@ -20,7 +20,7 @@ FOLDED = {
     "Cast", "Concat", "Constant", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose",
     "Unsqueeze",
 }  # fmt: skip
-_QUANTISED = re.compile("Quant|^QLinear|Integer$")
+_QUANTISED = re.compile("quant|^qlinear|integer$", re.IGNORECASE)
 
 
 class NotConstant(ValueError):  # noqa: N818
