@@ -50,7 +50,7 @@ def data(layer: Any, steps: int = T, rows: int = B) -> tuple[Array, Any]:
     """A random x and a random state to go with it."""
     rng = np.random.default_rng(1)
     lead = (rows, steps) if layer.batch_first else (steps, rows)
-    x = rng.standard_normal((*lead, I)).astype(layer.dtype)
+    x = rng.standard_normal((*lead, layer.input_size)).astype(layer.dtype)
     shapes = [part.shape for part in parts(layer(x)[1])]
     return x, joined([rng.uniform(-1, 1, shape).astype(layer.dtype) for shape in shapes])
 

@@ -48,7 +48,9 @@ def are_stacked(parts: Sequence[Part]) -> bool:
     lengths = [part.node.lengths(part.values) for part in parts]
     # A state of a later node that an earlier one made is not the caller's to pass.
     results = {name for part in parts for name in part.item.node.output if name}
-    made = (part.item.scope.depends(name, results) for part in parts for name in _given(part))
+    made = (
+        part.item.scope.depends(name, results) for part in parts for name in _given(part).values()
+    )
     return (
         all(form == forms[0] for form in forms)
         and all(_equal(value, lengths[0]) for value in lengths)
@@ -65,7 +67,7 @@ def is_batch_first(parts: Sequence[Part]) -> bool:
     x = _numbers(_B, _T, 1)
     if first.node.layout or not _passes(swap) or not _equal(_passed(scope, [swap], x), _swapped(x)):
         return False
-    reached: list[tuple[str, Array | None]] = [(last.item.node.output[0], y)]
+    reached: list[tuple[str, Array | None]] = [("".join(last.item.node.output[:1]), y)]
     for name, value in reached:  # which grows
         if not name or _equal(value, _swapped(_as_input(last, y))):
             continue
@@ -106,7 +108,7 @@ def _origin(item: Item) -> tuple[str, list[Any]]:
     name, path = str(next(iter(item.node.input), "")), list[Any]()
     while len(path) < len(item.scope.nodes):  # more would be a circle
         source: Any = item.scope.sources.get(name)
-        if not _passes(source):
+        if not _passes(source) or name != source.output[0]:  # or it is the mask of a Dropout
             break
         path.insert(0, source)
         name = source.input[0]
@@ -114,11 +116,16 @@ def _origin(item: Item) -> tuple[str, list[Any]]:
 
 
 def _feeds(one: Part, other: Part) -> bool:
-    """Whether the nodes between two others make x of y."""
-    W, y = other.values[other.node.inputs["W"]], _trial(one)
+    """Whether y of a node goes to another, as its x, and nowhere else."""
+    W, y, scope = other.values[other.node.inputs["W"]], _trial(one), one.item.scope
     x = _as_input(one, y)
-    _, path = _origin(other.item)
-    return W.shape[2] == x.shape[2] and _equal(_passed(one.item.scope, path, y), x)
+    name, path = _origin(other.item)
+    nodes, names = [*path, other.item.node], [name, *(node.output[0] for node in path)]
+    for node, name in zip(nodes, names, strict=True):
+        elsewhere = [user for user in scope.users(name) if user is not node]
+        if name in scope.outputs or any(user.op_type != "Shape" for user in elsewhere):
+            return False
+    return W.shape[2] == x.shape[2] and _equal(_passed(scope, path, y), x)
 
 
 def _passed(scope: Scope, path: Sequence[Any], value: Array | None) -> Array | None:
