@@ -167,6 +167,19 @@ FOLDED: dict[str, tuple[int, Callable[[Array], Made]]] = {
             [from_array(np.concatenate([a[:, :2], a], 1), "a"), ints("split", 2, a.shape[1])],
         ),
     ),
+    "Split and Slice, with outputs and inputs left out": (
+        13,
+        lambda a: (
+            [
+                helper.make_node("Split", ["a", "split"], ["", "more"], axis=1),
+                node("Slice", ["more", "start", "end", "", "steps"]),
+            ],
+            [
+                from_array(np.concatenate([a[:, :2], a], 1), "a"), ints("split", 2, a.shape[1]),
+                ints("start", 0), ints("end", 1), ints("steps", 1),
+            ],
+        ),
+    ),
     "Constant": (14, lambda a: ([node("Constant", [], value=from_array(a))], [])),
     "Constant of floats": (
         14,
@@ -283,24 +296,23 @@ def test_graphs_that_are_not_valid_are_refused() -> None:
 # --------------------------------------------------------------------------------------- quantised
 
 
-def test_quantised_operators_are_named() -> None:
-    model, _ = node_model("LSTM")
-    model.graph.node[0].op_type, model.graph.node[0].domain = "DynamicQuantizeLSTM", "com.microsoft"
-    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
-    message = (
-        "model has no RNN, GRU or LSTM node, but it has DynamicQuantizeLSTM node 'it' of "
-        "com.microsoft: rnnfast takes float32 and float64 weights, not quantised ones"
-    )
-    for name in (None, "it"):
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_quantised_operators_are_named(tmp_path: Path) -> None:
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    path, quantised = tmp_path / "m.onnx", tmp_path / "q.onnx"
+    export(make("lstm", num_layers=2), path)
+    quantization.quantize_dynamic(path, quantised, op_types_to_quantize=["LSTM"])
+    names = [f"DynamicQuantizeLSTM node 'layer_{k}_quant' of com.microsoft" for k in range(2)]
+    only = ": rnnfast takes float32 and float64 weights, not quantised ones"
+    message = f"model has no RNN, GRU or LSTM node, but {names[0]}, {names[1]}{only}"
+    for name in (None, "layer_0_quant"):
         with pytest.raises(ValueError, match=re.escape(message)):
-            load(model, name)
-    other, _ = node_model("GRU")
-    other.graph.node[0].name = "gru"
-    other.graph.node.append(model.graph.node[0])
-    with pytest.raises(
-        ValueError, match=r"node is 'it', which is DynamicQ.* node 'it' of com.*float64"
-    ):
-        load(other, "it")
+            load(quantised, name)
+    model, _ = node_model("GRU")
+    model.graph.node.append(onnx.load(quantised).graph.node[0])
+    message = f"which is {names[0]}, expected one of the model's 'it' (GRU){only}"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load(model, "layer_0_quant")
 
 
 # ------------------------------------------------------------------------------------ not a model

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import itertools
 import re
 import warnings
 from typing import Any
 
 import numpy as np
 import pytest
+from _cases import cover
 from _onnx_models import H, I, onnx, outputs
 
 torch = pytest.importorskip("torch")
@@ -74,15 +74,22 @@ def assert_equals_torch(got: Any, layer: Any, x: Any, state: list[Any]) -> None:
             np.testing.assert_allclose(a, b.numpy(), rtol=0, atol=1e-5)
 
 
-OPTIONS = list(itertools.product(KINDS, (1, 2, 3), (False, True), (False, True), (False, True)))
+OPTIONS = cover(
+    40,
+    seed=0,
+    kind=KINDS,
+    num_layers=(1, 2, 3),
+    bidirectional=(False, True),
+    batch_first=(False, True),
+    fold=(False, True),
+)
 
 
-@pytest.mark.parametrize(("kind", "num_layers", "bidirectional", "batch_first", "fold"), OPTIONS)
-def test_a_layer_comes_back(
-    kind: str, num_layers: int, bidirectional: bool, batch_first: bool, fold: bool
-) -> None:
-    options = {"num_layers": num_layers, "batch_first": batch_first}
-    layer, x, state = torch_layer(kind, bidirectional=bidirectional, **options)
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(map(str, o.values())))
+def test_a_layer_comes_back(options: dict[str, Any]) -> None:
+    options = dict(options)
+    fold = options.pop("fold")
+    layer, x, state = torch_layer(**options)
     model = exported(Wrapped(layer), x, do_constant_folding=fold)
     assert_equals_torch(load(model), layer, x, state)
 

@@ -100,7 +100,7 @@ def _given(part: Part) -> dict[str, str]:
 
 def _passes(source: Any) -> bool:
     known = isinstance(source, NodeProto) and is_standard(source) and source.op_type in _PASSING
-    return known and len(source.input) > 0
+    return known and len(source.input) > 0 and len(source.output) > 0
 
 
 def _origin(item: Item) -> tuple[str, list[Any]]:

@@ -74,7 +74,8 @@ def fold(name: str, source: Any, inputs: Sequence[Array | None], opset: int) -> 
         raise ValueError(f"{name!r} is a sparse initializer")
     if not _is_folded(source):
         raise NotConstant(f"{name!r} comes from {describe(source)}{remark(source)}")
-    return dict(zip(source.output, evaluate(source, inputs, opset), strict=False))
+    results = zip(source.output, evaluate(source, inputs, opset), strict=False)
+    return {name: value for name, value in results if name}
 
 
 def remark(node: Any) -> str:

@@ -15,7 +15,7 @@ from .._parameters import Array
 from ._constants import evaluate, fold, needs
 from ._operators import STANDARD, describe, first_output
 
-Functions = Mapping[tuple[str, str], Any]  # by domain and name
+Functions = Mapping[tuple[str, ...], Any]  # by what `_key` returns for their calls
 
 
 class Item(NamedTuple):
@@ -93,7 +93,7 @@ class Scope:
     def _inside(self, item: Item) -> Iterator[Scope]:
         for name, graph in _graphs(item.node):
             yield Scope(graph, self._opset, self._functions, item, name)
-        key = item.node.domain, item.node.op_type
+        key = _key(item.node, item.node.op_type)
         function = self._functions.get(key)
         if function is not None:
             others = {k: f for k, f in self._functions.items() if k != key}  # it cannot call itself
@@ -167,8 +167,13 @@ class Scope:
 
 def main_graph(model: Any) -> Scope:
     """Return the scope of a model's main graph."""
-    functions = {(f.domain, f.name): f for f in model.functions}
+    functions = {_key(function, function.name): function for function in model.functions}
     return Scope(model.graph, _version(model), functions)
+
+
+def _key(proto: Any, name: str) -> tuple[str, ...]:
+    """Return what a function and its calls share; overloads are younger than functions."""
+    return proto.domain, name, getattr(proto, "overload", "")
 
 
 def _version(proto: Any) -> int:

@@ -61,8 +61,9 @@ def nonlinearity(operator: str, attributes: dict[str, Any], directions: int) -> 
     The names of activations are the same in capital and small letters.
     """
     given = {"activation_beta": [0.0] * directions} | attributes
-    names = given.get("activations", ())
-    given["activations"] = [str(name).capitalize() for name in names]
+    names = given.get("activations")
+    if isinstance(names, list):
+        given["activations"] = [str(name).capitalize() for name in names]
     for name in _NONLINEARITIES:
         expected = activations(operator, name, directions)
         if all(given.get(key) == value for key, value in expected.items()):

@@ -15,7 +15,8 @@ def recurrent(items: Sequence[Item]) -> list[Item]:
     found = [item for item in items if is_recurrent(item.node)]
     if not found:
         similar = [item for item in items if item.node.op_type.endswith(tuple(GATES))]
-        but = ", but it has " + "; ".join(map(_described, similar)) if similar else ""
+        named = ", ".join(map(_described, similar))
+        but = f", but {named}{remark(similar[0].node)}" if similar else ""
         raise ValueError(f"model has no RNN, GRU or LSTM node{but}")
     return found
 
@@ -28,8 +29,8 @@ def by_name(items: Sequence[Item], name: str) -> Item:
     if not isinstance(name, str):
         raise TypeError(f"node has type {type(name).__name__}, expected str")
     found = recurrent(items)
-    for names in _NAMES:
-        matching = [item for item in found if name in names(item)]
+    for kind in _NAMES:
+        matching = [item for item in found if name in kind(item)]
         if len(matching) == 1:
             return matching[0]
         if matching:
@@ -39,7 +40,9 @@ def by_name(items: Sequence[Item], name: str) -> Item:
             )
     others = [item for item in items if name in _NAMES[0](item) + _NAMES[1](item)]
     what = f", which is {_described(others[0])}" if others else ""
-    raise ValueError(f"node is {name!r}{what}, expected one of the model's {_listed(found, found)}")
+    more = remark(others[0].node) if others else ""
+    names = _listed(found, found)
+    raise ValueError(f"node is {name!r}{what}, expected one of the model's {names}{more}")
 
 
 def refuse_to_choose(found: Sequence[Item]) -> NoReturn:
@@ -72,7 +75,7 @@ def _chooses(name: str, found: Sequence[Item]) -> bool:
 
 
 def _described(item: Item) -> str:
-    return f"{describe(item.node)}{_where(item)}{remark(item.node)}"
+    return f"{describe(item.node)}{_where(item)}"
 
 
 def _where(item: Item) -> str:
