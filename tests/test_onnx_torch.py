@@ -14,6 +14,8 @@ from _onnx_models import H, I, onnx, outputs
 
 torch = pytest.importorskip("torch")
 
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence  # noqa: E402
+
 from rnnfast.onnx import load  # noqa: E402
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -167,6 +169,50 @@ def test_a_layer_inside_a_model() -> None:
     with torch.no_grad():
         want = model.layer(x)[0].numpy()
     np.testing.assert_allclose(layer(x.numpy())[0], want, rtol=0, atol=1e-5)
+
+
+class Packed(torch.nn.Module):  # type: ignore[misc]
+    """Rows of different length."""
+
+    def __init__(self, batch_first: bool) -> None:
+        super().__init__()
+        self.layer = torch.nn.LSTM(I, H, 2, batch_first=batch_first, bidirectional=True)
+
+    def forward(self, x: Any, lengths: Any) -> Any:
+        rows = self.layer.batch_first
+        y, (h, c) = self.layer(pack_padded_sequence(x, lengths, batch_first=rows))
+        return pad_packed_sequence(y, batch_first=rows)[0], h, c
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_a_layer_of_packed_sequences(batch_first: bool) -> None:
+    torch.manual_seed(0)
+    module, lengths = Packed(batch_first), torch.tensor([T, 5, 3, 1])
+    x = torch.randn(B, T, I) if batch_first else torch.randn(T, B, I)
+    layer = load(exported(module, x, lengths, dynamic=False))
+    assert layer.batch_first == batch_first
+    with torch.no_grad():
+        want = module(x, lengths)
+    for a, b in zip(outputs(layer, x.numpy(), lengths=lengths.numpy()), want, strict=True):
+        np.testing.assert_allclose(a, b.numpy(), rtol=0, atol=1e-5)
+
+
+class LastState(torch.nn.Module):  # type: ignore[misc]
+    """A model that does not use y, so that the exported one does not make it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.out = torch.nn.GRU(I, H, 2, batch_first=True), torch.nn.Linear(H, 3)
+
+    def forward(self, x: Any) -> Any:
+        return self.out(self.layer(x)[1][-1])
+
+
+def test_a_layer_whose_last_state_alone_is_used() -> None:
+    torch.manual_seed(0)
+    module = LastState()
+    layer = load(exported(module, torch.randn(B, T, I)))
+    assert_equals_torch(layer, module.layer, torch.randn(B, T, I), [torch.randn(2, B, H)])
 
 
 class TwoRates(torch.nn.Module):  # type: ignore[misc]
