@@ -50,7 +50,7 @@ def data(layer: Any, steps: int = T, rows: int = B) -> tuple[Array, Any]:
     """A random x and a random state to go with it."""
     rng = np.random.default_rng(1)
     lead = (rows, steps) if layer.batch_first else (steps, rows)
-    x = rng.standard_normal((*lead, I)).astype(layer.dtype)
+    x = rng.standard_normal((*lead, layer.input_size)).astype(layer.dtype)
     shapes = [part.shape for part in parts(layer(x)[1])]
     return x, joined([rng.uniform(-1, 1, shape).astype(layer.dtype) for shape in shapes])
 
@@ -146,3 +146,60 @@ def to_onnx(results: list[Array], directions: int) -> list[Array]:
     """A layer's results in the shapes of an ONNX node's."""
     y, *states = results
     return [y.reshape(*y.shape[:2], directions, H).swapaxes(1, 2), *states]
+
+
+def assert_like(got: Any, want: Any) -> None:
+    """The same class, options and parameters."""
+    assert (type(got), repr(got)) == (type(want), repr(want))
+    assert_same(list(got.params.values()), list(want.params.values()))
+
+
+def info(name: str, element: int = TensorProto.FLOAT) -> Any:
+    return helper.make_tensor_value_info(name, element, [])
+
+
+BODIES: dict[str, list[tuple[str, int]]] = {  # the inputs of a body of each operator
+    "If": [],
+    "Loop": [("i", TensorProto.INT64), ("go", TensorProto.BOOL)],
+    "Scan": [("step", TensorProto.FLOAT)],
+}
+GIVEN = {  # the inputs of such a node
+    "If": [("yes", TensorProto.BOOL)],
+    "Loop": [("count", TensorProto.INT64), ("yes", TensorProto.BOOL)],
+    "Scan": [("steps", TensorProto.FLOAT)],
+}
+
+
+def inside(model: Any, operator: str, outer: str = "") -> Any:
+    """The model with its graph in the body of a node, but for the constants in `outer`."""
+    graph = onnx.GraphProto()
+    graph.CopyFrom(model.graph)
+    tensors = [tensor for tensor in graph.initializer if tensor.name in outer]
+    nodes = [n for n in graph.node if n.op_type == "Constant" and n.output[0] in outer]
+    for field, values in ((graph.initializer, tensors), (graph.node, nodes)):
+        for value in values:
+            field.remove(value)
+    inputs = list(graph.input)
+    del graph.input[:]
+    graph.input.extend(info(name, element) for name, element in BODIES[operator])
+    names = [output.name for output in graph.output]
+    options: dict[str, Any] = {"body": graph}
+    if operator == "If":
+        other = [helper.make_node("Identity", [inputs[0].name], [f"{n}_other"]) for n in names]
+        infos = [info(f"{name}_other") for name in names]
+        other_graph = helper.make_graph(other, "else", [], infos)
+        options = {"then_branch": graph, "else_branch": other_graph}
+    elif operator == "Loop":
+        graph.node.append(helper.make_node("Identity", ["go"], ["again"]))
+        graph.output.insert(0, info("again", TensorProto.BOOL))
+    else:
+        options["num_scan_inputs"] = 1
+    known = {value.name for value in inputs}
+    inputs += [info(name, kind) for name, kind in GIVEN[operator] if name not in known]
+    results = [f"{name}_{operator}" for name in names]
+    given = [name for name, _ in GIVEN[operator]]
+    node = helper.make_node(operator, given, results, name=f"the_{operator}", **options)
+    main = helper.make_graph([*nodes, node], "g", inputs, [info(n) for n in results], tensors)
+    made = helper.make_model_gen_version(main, opset_imports=list(model.opset_import))
+    onnx.checker.check_model(made)
+    return made

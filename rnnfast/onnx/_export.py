@@ -29,7 +29,8 @@ def export(
 
     The model has the input ``x`` (T, B, I) or, if `batch_first`, (B, T, I), with any T and B, and
     the outputs ``y`` (T, B, D*H) or (B, T, D*H), ``h_n`` (L*D, B, H) and, of the LSTM, ``c_n``
-    (L*D, B, H). Each stacked layer is one node [1]_, named ``layer_0`` and so on.
+    (L*D, B, H). Each stacked layer is one node [1]_, named ``layer_0`` and so on; `load` makes the
+    same layer of them.
 
     Parameters
     ----------

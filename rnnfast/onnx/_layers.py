@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from .. import _check
 from .._parameters import Array
 from .._recurrent import GivenState, Recurrent, State, Tape
 from ..layers import GRU, LSTM, RNN
@@ -15,7 +18,7 @@ class NodeLayer(Recurrent[State]):
     ----------
     reverse : bool
         Whether the layer runs from the last valid step of each row to step 0, and only so.
-    initial_state : ndarray (D, B, H), for the LSTM a pair, or None
+    initial_state : ndarray (L*D, B, H), for the LSTM a pair, or None
         Where calls start that are given no state.
     lengths : ndarray of int, (B,), or None
         The lengths for calls that are given none.
@@ -38,9 +41,37 @@ class NodeLayer(Recurrent[State]):
         *,
         training: bool,
     ) -> tuple[Array, State, Tape]:
-        state = self.initial_state if state is None else state
-        lengths = self.lengths if lengths is None else lengths
+        batch = self._check_input(x, None)
+        state = self._own_state(batch) if state is None else state
+        lengths = self._own_lengths(x, batch) if lengths is None else lengths
         return super()._run(x, state, lengths, resets, threads, training=training)
+
+    def _own_state(self, batch: tuple[int, ...]) -> GivenState:
+        """Return `initial_state` for a batch axis of this size, or none."""
+        state: Any = self.initial_state
+        if state is not None and not batch:
+            pair = isinstance(state, tuple)
+            state = tuple(map(_first_row, state)) if pair else _first_row(state)
+        try:
+            self._check_state("initial_state", state, batch)
+        except ValueError as error:
+            own = "it is the loaded node's own, pass a state to start elsewhere"
+            raise ValueError(f"{error}: {own}") from None
+        return state  # type: ignore[no-any-return]
+
+    def _own_lengths(self, x: Array, batch: tuple[int, ...]) -> Array | None:
+        """Return `lengths` if they fit x."""
+        if self.lengths is None:
+            return None
+        if not batch:
+            raise ValueError(
+                f"lengths is the loaded node's own, but x with shape {x.shape} has no batch axis"
+            )
+        try:
+            return _check.lengths(self.lengths, x.shape[1 if self.batch_first else 0], *batch)
+        except ValueError as error:
+            own = "they are the loaded node's own, pass lengths to replace them"
+            raise ValueError(f"{error}: {own}") from None
 
     def stream(
         self, batch_size: int = 1, state: GivenState = None, threads: int | None = None
@@ -50,13 +81,20 @@ class NodeLayer(Recurrent[State]):
         Raises
         ------
         ValueError
-            The layer is `reverse` or has `lengths`.
+            The layer is `reverse` or has `lengths`, or `initial_state` is of another size.
         """
         if self.reverse:
             raise ValueError("layer runs in reverse, which needs the end of the sequence")
         if self.lengths is not None:
             raise ValueError("layer has lengths of its own, a stream has no end")
-        return super().stream(batch_size, self.initial_state if state is None else state, threads)
+        if state is None:
+            state = self._own_state((_check.integer("batch_size", batch_size, 0),))
+        return super().stream(batch_size, state, threads)
+
+
+def _first_row(part: Array | None) -> Array | None:
+    """Return a state without its batch axis if that is of one row."""
+    return part[:, 0] if part is not None and part.ndim == 3 and part.shape[1] == 1 else part
 
 
 class NodeRNN(NodeLayer[Array], RNN):

@@ -3,94 +3,134 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import onnx
-from onnx import numpy_helper
+from onnx.external_data_helper import load_external_data_for_model
 
-from .._parameters import Array
-from ._node import Layer, Node, is_recurrent, label
+from ._chains import Part, are_stacked, in_order, is_batch_first
+from ._constants import NotConstant
+from ._graph import Item, main_graph
+from ._node import Layer, Node, build
+from ._select import by_name, recurrent, refuse_to_choose
 
 
 def load(model: str | os.PathLike[str] | bytes | onnx.ModelProto, node: str | None = None) -> Layer:
-    """Make a layer of an RNN, GRU or LSTM node [1]_ of a model.
+    """Make a layer of the RNN, GRU or LSTM nodes [1]_ of a model.
 
     Parameters
     ----------
     model : path, bytes or onnx.ModelProto
-        Operators in the model's functions and in subgraphs (Loop, If) are not looked at.
     node : str, optional
-        The node's name, or if it has none that of its first output. Not needed where the model has
-        one such node only. A model has one node for each stacked layer.
+        One node: its name, or if no node has that name, one of its outputs. Nodes in the bodies of
+        If, Loop and Scan and in the model's functions count too. Where outputs repeat as well, the
+        error names the way to each node.
+
+        Without it, all such nodes of the model make one layer: a single one, or a chain, which is
+        how `export` and PyTorch write stacked layers.
 
     Returns
     -------
     RNN, GRU or LSTM
-        With one stacked layer; `bidirectional` if the node is, `batch_first` if it has
-        ``layout=1``, with biases if it has the input B, and its dtype is W's. Where the node has
-        ``direction="reverse"``, or constants for its initial states (other than zeros) or sequence
-        lengths, it is a `NodeRNN`, `NodeGRU` or `NodeLSTM`: a subclass that keeps to them, with the
-        attributes `reverse`, `initial_state` and `lengths`. Initial states and lengths that the
-        graph computes or takes as inputs are the caller's to pass.
+        `bidirectional` if the nodes are, with biases if they have the input B, and its dtype is
+        W's. One node that is named is one stacked layer, `batch_first` if it has ``layout=1``.
+        Otherwise there are as many as nodes, and the layer is also `batch_first` where the graph
+        swaps the axes T and B of x before them and of y after them.
+
+        Where nodes have ``direction="reverse"``, or constants for their initial states (other than
+        zeros) or sequence lengths, it is a `NodeRNN`, `NodeGRU` or `NodeLSTM`: a subclass that
+        keeps to them, with the attributes `reverse`, `initial_state` and `lengths`. Initial states
+        and lengths that the graph computes or takes as inputs are the caller's to pass.
 
     Raises
     ------
     TypeError
         `model` is none of these, or the weights are neither float32 nor float64.
     ValueError
-        There is no such node, or more than one; it has what no layer can express: peepholes (input
-        P), `clip`, `input_forget`, other activations than the layers'; or W, R or B is not an
-        initializer or the output of a Constant. The message names the node, and the attribute or
-        input.
+        `model` is no ONNX model. It has no such node, or more than one that are no chain. A node
+        has what no layer can express: peepholes (input P), `clip`, `input_forget`, other
+        activations than the layers'. W, R or B is not constant. The message names the node, and
+        the attribute or input.
     OSError
         The file cannot be read.
-    google.protobuf.message.DecodeError
-        It, or `model`, holds something else.
+
+    Notes
+    -----
+    Constant is an initializer, a Constant, and what the operators Cast, Concat, Identity, Reshape,
+    Slice, Split, Squeeze, Transpose and Unsqueeze make of constants.
+
+    A chain is nodes of the same operator, sizes and options. Each is fed by the one before, through
+    Transpose, Reshape, Squeeze, Identity and inactive Dropout only.
 
     References
     ----------
     .. [1] https://onnx.ai/onnx/operators/onnx__LSTM.html, onnx__GRU.html and onnx__RNN.html.
     """
-    graph = _read(model).graph
-    proto = _select(graph, node)
-    tensors = constants(graph)
-    values = {name: to_array(tensors[name]) for name in proto.input if name in tensors}
-    return Node(proto).layer(values)
+    items = list(main_graph(_read(model)).walk())
+    if node is not None:
+        part = _part(by_name(items, node))
+        return build([part.node], [part.values])
+    found = recurrent(items)
+    layer = _stacked(found)
+    return refuse_to_choose(found) if layer is None else layer
 
 
-def constants(graph: Any) -> dict[str, Any]:
-    """Return the TensorProtos of a graph that are initializers or values of Constant nodes."""
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Constant":
-            tensors.update((node.output[0], a.t) for a in node.attribute if a.name == "value")
-    return tensors
+def _stacked(found: Sequence[Item]) -> Layer | None:
+    """Make one layer of all these nodes, or None if they are no stacked layers of one."""
+    items = in_order(found)
+    if items is None:
+        return None
+    parts = [_part(item) for item in items]
+    if not are_stacked(parts):
+        return None
+    nodes, values = [part.node for part in parts], [part.values for part in parts]
+    return build(nodes, values, is_batch_first(parts))
 
 
-def to_array(tensor: Any) -> Array:
-    array: Array = numpy_helper.to_array(tensor)
-    return array
+def _part(item: Item) -> Part:
+    """Read a node and the constants among its inputs; ValueError if a weight is none."""
+    node, values = Node(item.node), {}
+    for role in ("W", "R", "B", "sequence_lens", "initial_h", "initial_c"):
+        name = node.inputs.get(role, "")
+        try:
+            if name:
+                values[name] = item.scope.constant(name)
+        except ValueError as reason:
+            if role in "WRB" or not isinstance(reason, NotConstant):
+                expected = "expected an initializer or a Constant"
+                message = f"{node.label} has input {role} = {name!r}, {expected}; {reason}"
+                raise ValueError(message) from reason
+    return Part(item, node, values)
 
 
 def _read(model: Any) -> Any:
+    """Return the ModelProto."""
     if isinstance(model, onnx.ModelProto):
-        return model
-    if isinstance(model, bytes):
-        return onnx.load_model_from_string(model)
-    if isinstance(model, str | os.PathLike):
-        return onnx.load_model(model)
-    kind = type(model).__name__
-    raise TypeError(f"model has type {kind}, expected a path, bytes or onnx.ModelProto")
+        proto = model
+    elif isinstance(model, bytes):
+        proto = _reading("model is not an ONNX model", onnx.load_model_from_string, model)
+    elif isinstance(model, str | os.PathLike):
+        load_model = partial(onnx.load_model, load_external_data=False)
+        proto = _reading("model is not an ONNX model", load_model, model)
+        folder = os.path.dirname(os.path.abspath(model))
+        _reading("model has data in another file", load_external_data_for_model, proto, folder)
+    else:
+        kind = type(model).__name__
+        raise TypeError(f"model has type {kind}, expected a path, bytes or onnx.ModelProto")
+    # A few bytes, or none, are read as a message in which all is missing.
+    for field in ("graph", "opset_import"):
+        if field not in {descriptor.name for descriptor, _ in proto.ListFields()}:
+            raise ValueError(f"model is not an ONNX model: it has no {field}")
+    return proto
 
 
-def _select(graph: Any, name: str | None) -> Any:
-    found = [node for node in graph.node if is_recurrent(node)]
-    names = ", ".join(f"{label(node)!r} ({node.op_type})" for node in found)
-    if not found:
-        raise ValueError("model has no RNN, GRU or LSTM node in its main graph")
-    if name is None and len(found) > 1:
-        raise ValueError(f"node is None, expected one of the model's {names}")
-    matching = [node for node in found if name in (None, label(node))]
-    if len(matching) != 1:
-        raise ValueError(f"node is {name!r}, expected one of the model's {names}")
-    return matching[0]
+def _reading(what: str, function: Callable[..., Any], *args: Any) -> Any:
+    """Call what reads a model; ValueError for whatever but the system refuses it."""
+    try:
+        return function(*args)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # each of ONNX's file formats has errors of its own
+        raise ValueError(f"{what}: {error}") from error

@@ -1,11 +1,11 @@
-"""One node of an ONNX graph, read as a layer.
+"""Nodes of an ONNX graph, read as a layer.
 
 Letters as in `rnnfast.layers`; a node is one stacked layer, so its states are (D, B, H).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -16,7 +16,7 @@ from .._parameters import Array
 from .._recurrent import GivenState
 from ..layers import GRU, LSTM, RNN
 from ._layers import NodeGRU, NodeLSTM, NodeRNN
-from ._operators import GATES, nonlinearity, reorder
+from ._operators import GATES, describe, nonlinearity, reorder
 
 Layer = RNN | GRU | LSTM
 
@@ -35,16 +35,6 @@ _ATTRIBUTES: dict[str, tuple[Any, ...] | None] = {  # values that layers can hav
 }
 
 
-def is_recurrent(node: Any) -> bool:
-    """Whether a NodeProto is of one of the three operators."""
-    return node.op_type in GATES and node.domain in ("", "ai.onnx")
-
-
-def label(node: Any) -> str:
-    """Return the node's name, or if it has none that of its first output."""
-    return str(node.name or next(filter(None, node.output), ""))
-
-
 class Node:
     """What a NodeProto of one of the three operators says, apart from the values of its inputs.
 
@@ -53,7 +43,7 @@ class Node:
 
     def __init__(self, proto: Any) -> None:
         self.operator = proto.op_type
-        self.label = f"{self.operator} node {label(proto)!r}"
+        self.label = describe(proto)
         inputs = zip(_INPUTS, proto.input, strict=False)
         self.inputs = {role: name for role, name in inputs if name}
         given = {a.name: _text(helper.get_attribute_value(a)) for a in proto.attribute}
@@ -89,31 +79,19 @@ class Node:
 
     # ----------------------------------------------------- with arrays, by their names in the graph
 
-    def layer(self, values: Mapping[str, Array]) -> Layer:
-        """Make the layer; states, unless zeros, and lengths among `values` become its own."""
-        state, lengths = self.state(values), self.lengths(values)
-        parts = state if isinstance(state, tuple) else (state,)
-        if not any(part is not None and np.any(part) for part in parts):
-            state = None
-        plain = not self.reverse and state is None and lengths is None
-        W, R, B = (self._weight(role, values) for role in "WRB")
-        self._check_weights(W, R, B)
-        kind = (_LAYERS if plain else _NODE_LAYERS)[self.operator]
-        layer = kind(
-            W.shape[2], R.shape[2], bias=B is not None, dtype=W.dtype, rng=0, **self.options
-        )
-        if not plain:
-            layer._reverse, layer.initial_state, layer.lengths = self.reverse, state, lengths
-        self._fill(layer.params, W, R, B)
-        return layer  # type: ignore[no-any-return]
-
     def state(self, values: Mapping[str, Array]) -> GivenState:
         """Return the initial state as layers take it, of what is among `values`."""
-        given = (values.get(self.inputs.get(role, "")) for role in ("initial_h", "initial_c"))
-        h, c = (None if part is None else self.swap(part) for part in given)
+        h, c = (self._state(role, values) for role in ("initial_h", "initial_c"))
         if self.operator != "LSTM":
             return h
         return None if h is None and c is None else (h, c)
+
+    def _state(self, role: str, values: Mapping[str, Array]) -> Array | None:
+        part = values.get(self.inputs.get(role, ""))
+        if part is None:
+            return None
+        dims = "(B, D, H)" if self.layout else "(D, B, H)"
+        return self.swap(_check.floating(f"{role} of {self.label}", part, dims, 3))
 
     def lengths(self, values: Mapping[str, Array]) -> Array | None:
         """Return the lengths if they are among `values`."""
@@ -123,15 +101,14 @@ class Node:
         """Turn a state (D, B, H) into what the node has, or back: with layout 1 it is (B, D, H)."""
         return state.swapaxes(0, 1) if self.layout else state
 
-    def _weight(self, role: str, values: Mapping[str, Array]) -> Any:
-        name = self.inputs.get(role, "")
-        if not name and role == "B":
-            return None
-        if name not in values:
-            raise ValueError(
-                f"{self.label} has input {role} = {name!r}, expected an initializer or a Constant"
-            )
-        return values[name]
+    def weights(self, values: Mapping[str, Array]) -> tuple[Array, Array, Array | None]:
+        """Return W, R and B, or None for a B that the node does without."""
+        for role in "WR":
+            if role not in self.inputs:
+                raise ValueError(f"{self.label} has input {role} = '', expected weights")
+        W, R, B = (values.get(self.inputs.get(role, "")) for role in "WRB")
+        self._check_weights(W, R, B)
+        return W, R, B  # type: ignore[return-value]
 
     def _check_weights(self, W: Any, R: Any, B: Any) -> None:
         _check.floating(f"W of {self.label}", W, "(D, G*H, I)", 3)
@@ -151,14 +128,70 @@ class Node:
             if value is not None:
                 _check.exact(f"{role} of {self.label}", value, W.dtype, shape, dims)
 
-    def _fill(self, params: dict[str, Array], W: Any, R: Any, B: Any) -> None:
+    def fill(self, params: dict[str, Array], k: int, W: Array, R: Array, B: Array | None) -> None:
+        """Write the node's weights into the parameters of stacked layer `k`."""
         order = np.argsort(GATES[self.operator])
-        for direction, suffix in enumerate(("_l0", "_l0_reverse")[: self.directions]):
+        for direction, suffix in enumerate((f"_l{k}", f"_l{k}_reverse")[: self.directions]):
             arrays = {"weight_ih": W[direction], "weight_hh": R[direction]}
             if B is not None:
                 arrays["bias_ih"], arrays["bias_hh"] = np.split(B[direction], 2)
             for name, array in arrays.items():
                 params[name + suffix][...] = reorder(array, order)
+
+
+def build(
+    nodes: Sequence[Node], values: Sequence[Mapping[str, Array]], batch_first: bool = False
+) -> Layer:
+    """Make a layer of nodes, the stacked layers, that are the same but for their weights.
+
+    States, unless zeros, and lengths among each node's `values` become the layer's own. The layer
+    is `batch_first` if that is asked for or the nodes are.
+    """
+    node = nodes[0]
+    weights = [n.weights(v) for n, v in zip(nodes, values, strict=True)]
+    W, R, B = weights[0]
+    state, lengths = _fixed(nodes, values, R)
+    plain = not node.reverse and state is None and lengths is None
+    kind = (_LAYERS if plain else _NODE_LAYERS)[node.operator]
+    options: dict[str, Any] = {"bias": B is not None, "dtype": W.dtype, "rng": 0} | node.options
+    options["batch_first"] |= batch_first
+    layer = kind(W.shape[2], R.shape[2], len(nodes), **options)
+    if not plain:
+        layer._reverse, layer.initial_state, layer.lengths = node.reverse, state, lengths
+    for k, arrays in enumerate(weights):
+        nodes[k].fill(layer.params, k, *arrays)
+    return layer  # type: ignore[no-any-return]
+
+
+def _fixed(
+    nodes: Sequence[Node], values: Sequence[Mapping[str, Array]], R: Array
+) -> tuple[GivenState, Array | None]:
+    """Return the states (L*D, B, H) and the lengths (B,) that the nodes have as constants."""
+    lengths = nodes[0].lengths(values[0])
+    if lengths is not None and (lengths.ndim != 1 or lengths.dtype.kind not in "iu"):
+        what = f"shape {lengths.shape} and dtype {lengths.dtype}"
+        raise ValueError(f"sequence_lens of {nodes[0].label} has {what}, expected integers (B,)")
+    states = [node.state(v) for node, v in zip(nodes, values, strict=True)]
+    pairs = [state if isinstance(state, tuple) else (state, None) for state in states]
+    parts = [part for pair in pairs for part in pair if part is not None and np.any(part)]
+    if not parts:
+        return None, lengths
+    B = parts[0].shape[1] if lengths is None else len(lengths)
+    shape = (len(R), B, R.shape[2])
+    for node, pair in zip(nodes, pairs, strict=True):
+        for role, part in zip(("initial_h", "initial_c"), pair, strict=True):
+            if part is not None:
+                check_array(f"{role} of {node.label}", part, R.dtype, shape, "(D, B, H)")
+    h, c = (_joined(column, shape, R.dtype) for column in zip(*pairs, strict=True))
+    return (h, c) if nodes[0].operator == "LSTM" else h, lengths
+
+
+def _joined(parts: Sequence[Array | None], shape: tuple[int, ...], dtype: Any) -> Array | None:
+    """Join one state of each node; None where it is absent is zeros, unless all are."""
+    if all(part is None for part in parts):
+        return None
+    zeros = np.zeros(shape, dtype)
+    return np.concatenate([zeros if part is None else part for part in parts])
 
 
 def _text(value: Any) -> Any:

@@ -14,8 +14,9 @@ from onnx.backend.base import Backend, BackendRep
 from onnx.checker import ValidationError
 
 from .._parameters import Array
-from ._load import constants, to_array
-from ._node import Node, is_recurrent
+from ._graph import main_graph
+from ._node import Node, build
+from ._operators import is_recurrent
 
 __all__ = ["is_compatible", "prepare", "run_model", "run_node", "supports_device"]
 
@@ -30,7 +31,7 @@ class RecurrentNode(BackendRep):  # type: ignore[misc]
         self._inputs, self._outputs, self._fixed = inputs, outputs, fixed
         self._names = list(proto.output)
         weights = [self._node.inputs.get(role, "") for role in "WRB"]
-        self._layer = None if set(weights) & set(inputs) else self._node.layer(fixed)
+        self._layer = None if set(weights) & set(inputs) else build([self._node], [fixed])
 
     def run(self, inputs: Sequence[Array], **kwargs: Any) -> tuple[Array, ...]:
         """Return the outputs for these inputs, both in their order.
@@ -46,7 +47,7 @@ class RecurrentNode(BackendRep):  # type: ignore[misc]
             )
         node = self._node
         values = {**self._fixed, **dict(zip(self._inputs, inputs, strict=True))}
-        layer = self._layer or node.layer(values)
+        layer = self._layer or build([node], [values])
         x, lengths = values[node.inputs["X"]], node.lengths(values)
         y, state = layer(x, node.state(values), lengths=lengths)
         y = y.reshape(*y.shape[:2], node.directions, layer.hidden_size)
@@ -92,8 +93,9 @@ class RecurrentBackend(Backend):  # type: ignore[misc]
         graph = model.graph
         outputs = [info.name for info in graph.output]
         proto = _only([node for node in graph.node if node.op_type != "Constant"], outputs)
-        fixed = {name: to_array(tensor) for name, tensor in constants(graph).items()}
-        inputs = [info.name for info in graph.input if info.name not in fixed]
+        scope = main_graph(model)
+        inputs = [info.name for info in graph.input if scope.is_input(info.name)]
+        fixed = {n: scope.constant(n) for n in proto.input if n and not scope.is_input(n)}
         return cls._runnable(proto, inputs, outputs, fixed, device)
 
     @classmethod
