@@ -8,7 +8,7 @@ except ModuleNotFoundError as error:
         "or install with `pip install -e .`"
     ) from error
 from . import functional, interop, reference
-from ._files import load
+from ._saving import load, save
 from ._threads import config, get_num_threads, num_threads, set_num_threads, show_config
 from ._version import __version__
 from .layers import GRU, LSTM, RNN
@@ -25,6 +25,7 @@ __all__ = [
     "load",
     "num_threads",
     "reference",
+    "save",
     "set_num_threads",
     "show_config",
 ]

@@ -7,13 +7,24 @@ dict of the live arrays under PyTorch's names.
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from .. import _saving
 from ..functional import rnn_backward, rnn_forward
-from ._array import Array, check_float, check_ids, check_last, check_like, check_shape
+from ._array import (
+    Array,
+    Arrays,
+    check_float,
+    check_ids,
+    check_last,
+    check_like,
+    check_same_names,
+    check_shape,
+)
 
 BLOCK = 512  # outputs of a Linear per call of a kernel
 
@@ -145,6 +156,21 @@ class Linear:
             params["bias"] = _joined(biases)
         return ModuleGrads(dx.reshape(tape.shape), _added(params, accumulate))
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the layer to a file, for `rnnfast.load`; as `save` of the recurrent layers."""
+        _saving.save(path, self)
+
+    @staticmethod
+    def _options(params: Arrays) -> dict[str, Any]:
+        """The constructor's options behind these parameters; refuse what a layer cannot have."""
+        check_same_names("params", params, {"weight", "bias"} & {"weight", *params})
+        weight = _matrix(params)
+        output_size, input_size = weight.shape
+        if "bias" in params:
+            check_shape("bias", check_float("bias", params["bias"], like=weight), (output_size,))
+        sizes = {"input_size": input_size, "output_size": output_size}
+        return {**sizes, "bias": "bias" in params, "dtype": weight.dtype.name}
+
 
 class Embedding:
     """A trainable vector for each id: `y = weight[id]`.
@@ -213,6 +239,25 @@ class Embedding:
             present, starts = np.unique(ids[order], return_index=True)
             dweight[present] = np.add.reduceat(dy.reshape(-1, self.size)[order], starts, axis=0)
         return ModuleGrads(None, _added({"weight": dweight}, accumulate))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the layer to a file, for `rnnfast.load`; as `save` of the recurrent layers."""
+        _saving.save(path, self)
+
+    @staticmethod
+    def _options(params: Arrays) -> dict[str, Any]:
+        """The constructor's options behind these parameters; refuse what a layer cannot have."""
+        check_same_names("params", params, {"weight"})
+        weight = _matrix(params)
+        count, size = weight.shape
+        return {"count": count, "size": size, "dtype": weight.dtype.name}
+
+
+def _matrix(params: Arrays) -> Array:
+    weight = check_float("weight", params["weight"])
+    if weight.ndim != 2:
+        raise ValueError(f"weight has shape {weight.shape}, expected 2 dimensions")
+    return weight
 
 
 def _joined(parts: list[Array], axis: int = 0) -> Array:
