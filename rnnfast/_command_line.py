@@ -34,7 +34,7 @@ class Parser(argparse.ArgumentParser):
         hint = self.hint
         if unknown[0].startswith("-"):
             options = re.findall(r"--[\w-]+", self.format_help())
-            if close := get_close_matches(unknown[0].partition("=")[0], options, n=1):
+            if close := get_close_matches(unknown[0].partition("=")[0], options, n=1, cutoff=0.75):
                 hint = f"did you mean {close[0]}?"
         self.error(f"unrecognized arguments: {' '.join(unknown)}" + (hint and f" ({hint})"))
 

@@ -25,7 +25,7 @@ DEMOS: dict[str, str] = {
     "seq2seq": "an encoder and a decoder turn a string of digits around",
     "tagger": "tags that need the right context: bidirectional against unidirectional",
     "lstm-vs-gru": "how far back RNN, LSTM and GRU can learn to remember",
-    "all": "every one of the above in turn; --plot then names a folder",
+    "all": "all of these, one after the other; --plot then names a folder",
 }
 
 
