@@ -1,4 +1,9 @@
-"""Fast recurrent networks on the CPU: RNN, GRU and LSTM, forward and backward through time."""
+"""Fast recurrent networks on the CPU: RNN, GRU and LSTM, forward and backward through time.
+
+`rnnfast.training`, `rnnfast.torch` and `rnnfast.onnx` are imported when they are first used.
+"""
+
+from typing import TYPE_CHECKING
 
 try:
     from . import _kernels  # noqa: F401
@@ -8,7 +13,7 @@ except ModuleNotFoundError as error:
         "or install with `pip install -e .`"
     ) from error
 from . import functional, interop, reference
-from ._files import load
+from ._saving import load, save
 from ._threads import config, get_num_threads, num_threads, set_num_threads, show_config
 from ._version import __version__
 from .layers import GRU, LSTM, RNN
@@ -25,6 +30,31 @@ __all__ = [
     "load",
     "num_threads",
     "reference",
+    "save",
     "set_num_threads",
     "show_config",
 ]
+
+_PARTS = {"onnx": "onnx", "torch": "torch", "training": "numpy"}  # and the package each needs
+
+if TYPE_CHECKING:
+    from . import onnx as onnx
+    from . import torch as torch
+    from . import training as training
+else:  # or type checkers would take any name
+
+    def __getattr__(name: str) -> object:
+        """Import a part at its first use; that sets the attribute, so this runs once."""
+        if name not in _PARTS:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        return import_module(f"{__name__}.{name}")
+
+
+def __dir__() -> list[str]:
+    """All that is there. A part without its package is not, or `help` would fail."""
+    from importlib.util import find_spec
+
+    parts = {part for part, package in _PARTS.items() if find_spec(package)}
+    return sorted((globals().keys() | parts) - {"TYPE_CHECKING"})

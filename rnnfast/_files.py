@@ -1,66 +1,70 @@
-"""Files: arrays and a JSON header in one safetensors file; a layer as such a file.
+"""Files: arrays and a JSON header in one file, in the format of safetensors or in NumPy's npz.
 
-The format holds arrays and text and nothing that runs, so a file from elsewhere can at worst be
+Both formats hold arrays and text and nothing that runs, so a file from elsewhere can at worst be
 refused. A file is written beside its destination and then moved over it: whoever reads the path
 finds the old file or the new one, never half of one.
 
-Needs the `safetensors` package (`pip install rnnfast[files]`).
+A path that ends in `.npz` is written as npz, any other as safetensors, which needs the package of
+that name (`pip install rnnfast[files]`). Reading goes by the content.
 """
 
 from __future__ import annotations
 
-import inspect
+import errno
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ._parameters import Array
-from .layers import GRU, LSTM, RNN
-
+Array = NDArray[Any]
 Path = str | os.PathLike[str]
+# The text of the header (None if there is none), the arrays' names, and how to read an array.
+Contents = tuple[str | None, list[str], Callable[[str], Array]]
 
-_FORMAT = "rnnfast layer 1"
-_CLASSES: dict[str, Any] = {"RNN": RNN, "GRU": GRU, "LSTM": LSTM}
-
-# ------------------------------------------------------------------------- any file of the package
+_LONGEST_NAME = 60_000  # bytes; a zip archive can hold 65535, suffix included
 
 
 def write(path: Path, arrays: Mapping[str, Array], header: Mapping[str, Any]) -> None:
     """Write named arrays and a header, its "format" among others, atomically."""
-    text = json.dumps(header, default=lambda array: array.tolist())
-    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    _replace(path, _safetensors().numpy.save(contiguous, {"rnnfast": text}))
+    text = json.dumps(header, default=_plain)
+    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    for name, array in contiguous.items():
+        _check_array(name, array)
+    if os.fsdecode(path).lower().endswith(".npz"):
+        from . import _npz
+
+        _replace(path, _npz.to_buffer(contiguous, text))
+    else:
+        safetensors = _safetensors(path)
+        _replace(path, safetensors.numpy.save(contiguous, {"rnnfast": text}))
 
 
 def read(
-    path: Path, expected_format: str, wanted: Callable[[str], bool] = lambda name: True
+    path: Path, formats: Sequence[str], wanted: Callable[[str], bool] = lambda name: True
 ) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Return the header and the arrays with wanted names; ValueError for whatever is not right."""
-    safetensors = _safetensors()
-    open(path, "rb").close()  # this names the file where it fails
-    try:
-        with safetensors.safe_open(os.fspath(path), framework="numpy") as file:
-            text = (file.metadata() or {}).get("rnnfast")
-            names = file.keys()
-            arrays = {name: file.get_tensor(name) for name in names if wanted(name)}
-        header: Any = None if text is None else json.loads(text)
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:  # safetensors' own errors derive from Exception alone
-        raise ValueError(str(error)) from error
-    if text is None:
-        raise ValueError(
-            "it holds arrays without rnnfast's metadata; they go into a layer by load_state_dict"
-        )
-    found = header.get("format") if isinstance(header, dict) else None
-    if found != expected_format:
-        raise ValueError(f"its format is {found!r}, expected {expected_format!r}")
-    return header, arrays
+    """Return the header and the arrays with wanted names; ValueError for whatever is not right.
+
+    The arrays may be read-only.
+    """
+    with open(path, "rb") as file:  # this names the file where it fails
+        start = file.read(9)
+        file.seek(0)
+        if start.startswith(b"PK"):  # a zip archive
+            from . import _npz  # which imports much that `import rnnfast` does without
+
+            contents = _npz.contents(file)
+        elif start[8:] == b"{":  # after the length of its header, in 8 bytes
+            contents = _safetensors_contents(_safetensors(path), path)
+        else:
+            raise ValueError("it is neither a safetensors nor an npz file")
+        with _refusing(), contents as (text, names, get):
+            header = _header(text, formats)
+            return header, {name: get(name) for name in names if wanted(name)}
 
 
 @contextmanager
@@ -72,16 +76,73 @@ def reading(what: str, path: Path) -> Iterator[None]:
         raise ValueError(f"cannot load {what} {os.fspath(path)!r}: {error}") from error
 
 
-def _safetensors() -> Any:
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Turn whatever the reader of a format raises at a damaged file into a ValueError."""
+    try:
+        yield
+    except (OSError, MemoryError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EINVAL:  # zipfile seeks nowhere
+            raise ValueError("it is no zip file, its entries lie outside of it") from error
+        raise
+    except Exception as error:  # safetensors' and zipfile's own errors derive from Exception alone
+        raise ValueError(str(error) or type(error).__name__) from error
+
+
+def _header(text: str | None, formats: Sequence[str]) -> dict[str, Any]:
+    if text is None:
+        raise ValueError(
+            "it holds arrays without rnnfast's metadata; they go into a layer by load_state_dict"
+        )
+    header: Any = json.loads(text)
+    found = header.get("format") if isinstance(header, dict) else None
+    if found not in formats:
+        raise ValueError(f"its format is {found!r}, expected {' or '.join(map(repr, formats))}")
+    return dict(header)
+
+
+def _plain(value: object) -> Any:
+    """What JSON holds instead of NumPy's values, such as the state of a random generator."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    raise TypeError(f"a header holds {type(value).__name__}, which JSON cannot")
+
+
+def _check_array(name: object, array: Array) -> None:
+    """Refuse what one of the two formats cannot hold."""
+    if not isinstance(name, str):
+        raise TypeError(f"the name {name!r} has type {type(name).__name__}, expected str")
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:  # a surrogate
+        size = _LONGEST_NAME + 1
+    if size > _LONGEST_NAME or "\0" in name:
+        raise ValueError(
+            f"the name {name[:40]!r} cannot be stored, expected text of at most {_LONGEST_NAME} "
+            "bytes without NUL"
+        )
+    if array.dtype.kind not in "biufc":
+        raise TypeError(f"array {name!r} has dtype {array.dtype}, expected numbers")
+
+
+def _safetensors(path: Path) -> Any:
     try:
         import safetensors.numpy
     except ImportError as error:
-        message = "files need the safetensors package: pip install rnnfast[files]"
-        raise ImportError(message) from error
+        raise ImportError(
+            f"{os.fspath(path)!r} needs the safetensors package: pip install rnnfast[files]; "
+            "a file saved under a name in .npz needs none"
+        ) from error
     return safetensors
 
 
-def _replace(path: Path, content: bytes) -> None:
+@contextmanager
+def _safetensors_contents(safetensors: Any, path: Path) -> Iterator[Contents]:
+    with safetensors.safe_open(os.fspath(path), framework="numpy") as file:
+        yield (file.metadata() or {}).get("rnnfast"), file.keys(), file.get_tensor
+
+
+def _replace(path: Path, content: bytes | memoryview) -> None:
     """Write `content` to `path` so that the path never shows a part of it."""
     target = os.path.realpath(path)
     temporary = os.path.join(os.path.dirname(target), f".rnnfast-{secrets.token_hex(8)}")
@@ -95,82 +156,3 @@ def _replace(path: Path, content: bytes) -> None:
         with suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
-
-
-# ----------------------------------------------------------------------------------------- a layer
-
-
-def save(layer: Any, path: Path) -> None:
-    """Write a layer; see its method `save`."""
-    if _CLASSES.get(type(layer).__name__) is not type(layer):
-        raise TypeError(f"layer has type {type(layer).__name__}, expected {', '.join(_CLASSES)}")
-    layer._check_named("params", layer.params)
-    header = {"format": _FORMAT, "class": type(layer).__name__, "options": _options(layer)}
-    write(path, layer.params, header)
-
-
-def load(path: Path) -> RNN | GRU | LSTM:
-    """Read a layer that its method `save` has written.
-
-    Parameters
-    ----------
-    path : path
-
-    Returns
-    -------
-    RNN, GRU or LSTM
-        With the parameters, sizes, options and dtype of the saved one. Its `rng`, from which
-        dropout draws, is a fresh one: random states are not saved.
-
-    Raises
-    ------
-    ImportError
-        safetensors is not installed.
-    OSError
-        The file cannot be read.
-    ValueError
-        It is damaged, or is no layer of rnnfast. Nothing in it is run, and nothing larger than
-        the file is allocated before all of it has been checked.
-
-    Examples
-    --------
-    >>> layer.save("layer.safetensors")
-    >>> same = rnnfast.load("layer.safetensors")
-    """
-    with reading("layer", path):
-        header, arrays = read(path, _FORMAT)
-        kind: Any = header.get("class")
-        options: Any = header.get("options")
-        if not isinstance(kind, str) or kind not in _CLASSES:
-            raise ValueError(f"its class is {kind!r}, expected one of {', '.join(_CLASSES)}")
-        _check_options(_CLASSES[kind], options, arrays)
-        layer: RNN | GRU | LSTM = _CLASSES[kind](**options)
-        layer.load_state_dict(arrays)
-    return layer
-
-
-def _options(layer: Any) -> dict[str, Any]:
-    names = _option_names(type(layer))
-    return {name: getattr(layer, name) for name in names} | {"dtype": layer.dtype.name}
-
-
-def _option_names(kind: Any) -> list[str]:
-    return [name for name in inspect.signature(kind).parameters if name != "rng"]
-
-
-def _check_options(kind: Any, options: Any, arrays: dict[str, Array]) -> None:
-    """Raise unless the options are what a layer of that class with these arrays would store."""
-    if not isinstance(options, dict):
-        raise ValueError(f"its options are {options!r}, expected a JSON object")
-    expected = _option_names(kind)
-    if options.keys() != set(expected):
-        raise ValueError(f"its options are {', '.join(options)}, expected {', '.join(expected)}")
-    layers = options["num_layers"]
-    if isinstance(layers, int) and layers > len(arrays):
-        raise ValueError(f"num_layers is {layers}, but there are {len(arrays)} arrays")
-    # A layer without values: whether the arrays fit is known before anything is allocated.
-    empty = type("Empty", (kind,), {"_initial_values": lambda self: {}})(**options)
-    for name, value in _options(empty).items():
-        if json.dumps(value) != json.dumps(options[name]):  # 1 is not true, "no" is not false
-            raise ValueError(f"option {name} is {options[name]!r}, expected {value!r}")
-    empty._check_named("arrays", arrays)

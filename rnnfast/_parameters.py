@@ -150,7 +150,7 @@ class Parameters:
             self.params[name][...] = value
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the parameters and the options to a safetensors file, for `rnnfast.load`.
+        """Write the parameters and the options to a file, for `rnnfast.load`.
 
         The parameters have their own names in it, so that other readers of the format get what
         `state_dict` gives. Not saved: `rng`.
@@ -158,18 +158,20 @@ class Parameters:
         Parameters
         ----------
         path : path
-            Replaced if it exists, in one step: nobody sees half a file.
+            In `.npz` the file is NumPy's and needs no further package; else it is a safetensors
+            file. Replaced if it exists, in one step: nobody sees half a file.
 
         Raises
         ------
         ImportError
-            safetensors is not installed (`pip install rnnfast[files]`).
+            The path does not end in `.npz`, and safetensors is not installed (`pip install
+            rnnfast[files]`).
         OSError
             The file cannot be written; an older one is left as it was.
         """
-        from . import _files
+        from . import _saving
 
-        _files.save(self, path)
+        _saving.save(path, self)
 
     def _readable(self, name: str, value: Any) -> Any:
         """Return what NumPy reads as an array, such as a tensor, as one; all else as it is."""

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
-from itertools import product
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -20,7 +19,7 @@ import numpy as np
 import pytest
 
 import rnnfast
-from rnnfast.bench import report, run, worker
+from rnnfast.bench import run, worker
 from rnnfast.bench.cases import CELLS, DIRECTIONS, DTYPES, SHAPES, Case, all_cases, inputs
 from rnnfast.bench.peers import RUNNERS, UnsupportedError, expected, missing, onnx_feeds
 from rnnfast.bench.progress import progress
@@ -196,6 +195,26 @@ def test_record() -> None:
         flops = Case(r["cell"], "tiny", r["direction"]).flops
         assert r["gflops"] == pytest.approx(flops / (1e3 * r["us"]))
         assert r["percent_of_peak"] == pytest.approx(100 * r["gflops"] / peak["one_core"])
+        assert r["rounds_us"] == [r["us"]]
+        assert r["spread"] == 0
+
+
+def test_the_best_round_counts_and_all_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = {"rnnfast": iter([12.0, 10.0, 14.0]), "numpy": iter([50.0, 40.0, 40.0])}
+
+    def ask(side: run.Worker, question: dict[str, Any]) -> dict[str, Any]:
+        if question["do"] == "time":
+            return {"us": next(times[side.library])}
+        return {"gflops": 1.0, "version": "1"}
+
+    monkeypatch.setattr(run.Worker, "ask", ask)
+    monkeypatch.setattr(run, "PAUSE", 0)
+    changes = {"rounds": 3, "cells": ("gru",), "directions": ("forward",)}
+    record = run.measure(run.Settings(**asdict(FAST) | changes))
+    mine, numpy = record["results"]
+    assert (mine["us"], mine["rounds_us"]) == (10.0, [12.0, 10.0, 14.0])
+    assert mine["spread"] == pytest.approx(0.4)
+    assert numpy["spread"] == pytest.approx(0.25)
 
 
 def test_every_installed_peer_agrees_with_the_reference(tmp_path: Path) -> None:
@@ -224,110 +243,6 @@ def test_progress_on_a_terminal(tqdm: str, monkeypatch: pytest.MonkeyPatch) -> N
         assert "xl gru training" in terminal.getvalue()
     else:
         assert terminal.getvalue() == "[1/4] tiny\n[3/4] xl\n"
-
-
-# ----------------------------------------------------------------------------------------- report
-
-
-def made_up(factor: float = 1.0, peers: dict[str, float] | None = None) -> dict[str, Any]:
-    """A record in which rnnfast takes 10 us (times `factor`) and each peer a multiple of that."""
-    peers = {"numpy": 8.0, "torch": 2.0, "onnxruntime": 4.0} if peers is None else peers
-    results = []
-    for i, case in enumerate(all_cases(CELLS, SHAPES, DIRECTIONS, "float32")):
-        for library, ratio in {"rnnfast": 1.0, **peers}.items():
-            if library == "onnxruntime" and case.direction == "training":
-                continue
-            us = 10.0 * factor * ratio * (1 + i)
-            rates = {"gflops": case.flops / us / 1e3, "percent_of_peak": 12.5}
-            results.append({**asdict(case), "library": library, "us": us, **rates})
-    return {
-        "schema": 1,
-        "machine": {"cpu": "A CPU", "isa": "avx2", "compiler": "GCC 12", "python": "3.12.1"}
-        | {"versions": {"rnnfast": "1.0", "numpy": "2.0"}},
-        "settings": asdict(run.Settings(threads=2, libraries=("rnnfast", *peers))),
-        "peak_gflops": {"one_core": 50.0, "all_threads": 100.0},
-        "results": results,
-        "skipped": [{"library": "torch", "reason": "wrong result: y differs", "shape": "xl"}],
-    }
-
-
-def test_speedups_and_means() -> None:
-    record = made_up()
-    assert list(report.speedups(record, "numpy").values()) == pytest.approx([8.0] * 54)
-    assert list(report.speedups(record, "best").values()) == pytest.approx([2.0] * 54)
-    forward_only = {(*case, "forward"): 4.0 for case in product(SHAPES, CELLS)}
-    assert report.speedups(record, "onnxruntime") == pytest.approx(forward_only)
-    slow = made_up(peers={"numpy": 0.5, "jax": 3.0})
-    assert min(report.speedups(slow, "best").values()) > 2.9, "NumPy is not among the peers"
-    assert report.geometric_mean([2.0, 8.0]) == pytest.approx(4.0)
-    assert report.geometric_mean([]) is None
-
-
-def test_table_has_every_case_in_aligned_columns() -> None:
-    text = report.table(made_up())
-    blocks = [block.splitlines() for block in text.split("\n\n")]
-    assert [block[0].partition(":")[0] for block in blocks[:9]] == list(SHAPES)
-    assert blocks[4][0] == "medium: T 64, B 32, I 128, H 128"
-    for title, *rows in blocks[:10]:
-        ends = [[m.end() for m in re.finditer(r"\S+( \S+)*", row)][2:] for row in rows]
-        starts = [[m.start() for m in re.finditer(r"\S+( \S+)*", row)][:2] for row in rows]
-        assert len(rows) in (7, 9), title
-        assert all(end == ends[0] for end in ends), title
-        assert all(start == starts[0] for start in starts), title
-    assert blocks[0][1].split("  ")[0] == "cell"
-    assert re.search(r"^all +forward +8.00x +2.00x +4.00x +2.00x$", text, re.M)
-    assert re.search(r"^all +training +8.00x +2.00x +- +2.00x$", text, re.M)
-    assert "not timed: PyTorch: xl: wrong result: y differs" in text
-    assert text.splitlines()[-1] == (
-        "A CPU, 2 threads, avx2, GCC 12, Python 3.12.1, rnnfast 1.0, NumPy 2.0"
-    )
-
-
-def test_table_without_peers() -> None:
-    text = report.table(made_up(peers={}))
-    assert "best peer" not in text
-    assert "speed-up" not in text
-    assert "12.5" in text
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(None, "-"), (0.1234, "0.12"), (12.34, "12.3"), (4321.9, "4322")]
-)
-def test_number(value: float | None, text: str) -> None:
-    assert report.number(value) == text
-
-
-def test_compare_shows_the_change_and_the_drift() -> None:
-    before, after = made_up(), made_up(factor=0.5, peers={"numpy": 16.0})
-    text = report.compare(before, after)
-    assert re.search(r"^step +rnn +forward +10.0 +5.00 +2.00x$", text, re.M)
-    assert text.endswith("rnnfast  2.00x\nNumPy    1.00x")
-    after["results"] = []
-    assert report.compare(before, after) == "the two records have no case in common"
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [("{", "is not JSON"), ("[1]", "schema 1"), ('{"schema": 2}', "schema 1")],
-)
-def test_load_refuses_what_is_no_record(content: str, message: str, tmp_path: Path) -> None:
-    path = tmp_path / "record.json"
-    path.write_text(content)
-    with pytest.raises(ValueError, match=message):
-        report.load(str(path))
-
-
-@pytest.mark.parametrize("peers", [None, {}])
-def test_plot(peers: dict[str, float] | None, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="the figure needs matplotlib")
-    from rnnfast.bench.plot import plot
-
-    path = tmp_path / "figure.svg"
-    plot(made_up(peers=peers), str(path))
-    words = set(re.findall("<!-- (.*?) -->", path.read_text()))  # matplotlib names its texts so
-    assert {"% of multiply-add peak", "xxl", "LSTM"} <= words
-    drawn = {"NumPy", "PyTorch", "ONNX Runtime", "their time / rnnfast's"} & words
-    assert len(drawn) == (4 if peers is None else 0)
 
 
 def hello(library: str, source: str, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -199,6 +199,45 @@ def test_status_1_and_a_mark_where_a_figure_is_missed(
     assert result("count-ones", tmp_path)["status"] == 1
     assert "NOT REACHED" in capsys.readouterr().out
     assert result("count-ones", tmp_path, "--quick")["status"] == 0
+    out = capsys.readouterr().out
+    assert "NOT REACHED" in out
+    assert out.endswith(" s, a quick run, short of the goals\n\n")
+
+
+def test_a_quick_run_is_not_short_of_goals_that_it_reaches(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As every demonstration does that has nothing to leave out."""
+    assert result("count-ones", tmp_path, "--quick")["reached"]
+    assert capsys.readouterr().out.endswith(" s, a quick run\n\n")
+
+
+def test_json_on_standard_output_stands_there_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reached = _demo.Demo(lambda options: _demo.Result([_demo.at_least("x", 2, 1)], lambda: None))
+    monkeypatch.setattr("rnnfast.demos.load", lambda name: reached)
+    assert run("count-ones", ["--json", "-"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["figures"][0]["value"] == 2
+    assert "should be" in err
+    assert run("all", ["--json", "-"]) == 0
+    assert [each["name"] for each in json.loads(capsys.readouterr().out)] == NAMES
+
+
+def test_all_has_a_help_of_its_own_and_takes_a_folder_for_plots(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as raised:
+        run("all", ["--help"])
+    assert raised.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: rnnfast demo all ")
+    (tmp_path / "plots").write_text("a file")
+    for name, reason in (("all", "it is no directory"), ("count-ones", "it is a directory")):
+        pytest.importorskip("matplotlib", reason="plots are an extra")
+        with pytest.raises(SystemExit):
+            run(name, ["--plot", str(tmp_path / "plots" if name == "all" else tmp_path)])
+        assert f"argument --plot: {reason}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -207,11 +246,14 @@ def test_status_1_and_a_mark_where_a_figure_is_missed(
         (["--seed", "x"], "argument --seed: invalid int value"),
         (["--seed", "-1"], "argument --seed: -1 is negative"),
         (["--threads", "0"], "argument --threads: 0 is not from 1 to 256"),
-        (["--json", "/no/such/folder/x"], "argument --json: there is no folder /no/such/folder"),
+        (["--json", "/no/such/folder/x"], "argument --json: there is no directory /no/such/folder"),
+        (["--json", "/"], "argument --json: it is a directory"),
         (["--text", "/no/such/file"], "argument --text: [Errno 2]"),
         (["--text", __file__], "characters, expected at least 20,000"),
         (["--compare", "jax"], "argument --compare: 'jax' is not torch"),
         (["--bogus"], "unrecognized arguments: --bogus"),
+        (["--sed", "3"], "unrecognized arguments: --sed 3 (did you mean --seed?)"),
+        (["x"], "unrecognized arguments: x"),
     ],
 )
 def test_wrong_arguments(argv: Any, message: str, capsys: pytest.CaptureFixture[str]) -> None:

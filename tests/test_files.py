@@ -15,8 +15,7 @@ import pytest
 from _cases import cover
 
 import rnnfast
-from rnnfast import GRU, LSTM, RNN
-from rnnfast._files import load
+from rnnfast import GRU, LSTM, RNN, load
 from rnnfast.training import save_checkpoint
 
 needs_safetensors = pytest.mark.usefixtures("_safetensors")
@@ -48,17 +47,25 @@ def options_of(layer: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def _safetensors() -> None:
-    pytest.importorskip("safetensors", reason="files are an extra")
+    pytest.importorskip("safetensors", reason="files in its format need it")
 
 
-@needs_safetensors
+@pytest.fixture(params=["layer", "layer.npz"])
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A path of either format."""
+    name: str = request.param
+    if not name.endswith(".npz"):
+        pytest.importorskip("safetensors", reason="files in its format need it")
+    return tmp_path / name
+
+
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(map(str, o.values())))
-def test_the_same_layer_comes_back(tmp_path: Path, options: dict[str, Any]) -> None:
+def test_the_same_layer_comes_back(path: Path, options: dict[str, Any]) -> None:
     options = dict(options)
     kind, variant = KINDS[options.pop("kind")]
     layer = kind(3, 5, **variant, **options, rng=0)
-    layer.save(tmp_path / "layer")
-    again: Any = load(os.fspath(tmp_path / "layer"))
+    layer.save(path)
+    again: Any = load(os.fspath(path))
     assert type(again) is kind
     assert options_of(again) == options_of(layer)
     assert list(again.params) == list(layer.params)
@@ -70,18 +77,17 @@ def test_the_same_layer_comes_back(tmp_path: Path, options: dict[str, Any]) -> N
     again.backward(tape, y)
 
 
-@needs_safetensors
-def test_parameters_are_stored_as_they_are(tmp_path: Path) -> None:
+def test_parameters_are_stored_as_they_are(path: Path) -> None:
     layer = GRU(3, 5, rng=0)
     layer.params["weight_ih_l0"] = np.asfortranarray(layer.params["weight_ih_l0"])
     layer.params["weight_hh_l0"][0, :3] = np.nan, np.inf, -0.0
-    layer.save(tmp_path / "layer")
-    again = load(tmp_path / "layer")
+    layer.save(path)
+    again = load(path)
     for name, value in layer.params.items():
         assert again.params[name].tobytes() == value.tobytes()
     layer.params["weight_ih_l0"] = np.zeros((15, 4), np.float32)
     with pytest.raises(ValueError, match=r"params\['weight_ih_l0'\] has shape \(15, 4\)"):
-        layer.save(tmp_path / "layer")
+        layer.save(path)
 
 
 @needs_safetensors
@@ -102,22 +108,20 @@ def test_a_file_of_arrays_alone_is_for_load_state_dict(tmp_path: Path) -> None:
         load(tmp_path / "layer")
 
 
-@needs_safetensors
-def test_a_checkpoint_is_no_layer(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "file", GRU(3, 5).params)
+def test_a_checkpoint_is_no_layer(path: Path) -> None:
+    save_checkpoint(path, GRU(3, 5).params)
     message = "its format is 'rnnfast checkpoint 1', expected 'rnnfast layer 1'"
     with pytest.raises(ValueError, match=message):
-        load(tmp_path / "file")
+        load(path)
 
 
-@needs_safetensors
-def test_a_subclass_is_not_saved_as_what_it_is_not(tmp_path: Path) -> None:
+def test_a_subclass_is_not_saved_as_what_it_is_not(path: Path) -> None:
     class Other(GRU):
         pass
 
     with pytest.raises(TypeError, match="layer has type Other, expected RNN, GRU, LSTM"):
-        Other(3, 5).save(tmp_path / "layer")
-    assert not any(tmp_path.iterdir())
+        Other(3, 5).save(path)
+    assert not any(path.parent.iterdir())
 
 
 # -------------------------------------------------------------------------------------- bad files
@@ -273,24 +277,21 @@ def test_a_changed_byte_is_refused_or_harmless(tmp_path: Path, good: File) -> No
 # --------------------------------------------------------------------------------- the file system
 
 
-@needs_safetensors
-def test_missing_files_and_folders(tmp_path: Path) -> None:
+def test_missing_files_and_folders(path: Path) -> None:
+    folder = path.parent
     with pytest.raises(FileNotFoundError):
-        load(tmp_path / "none")
+        load(path)
     with pytest.raises(IsADirectoryError):
-        load(tmp_path)
+        load(folder)
     with pytest.raises(FileNotFoundError):
-        GRU(3, 5).save(tmp_path / "none" / "layer")
+        GRU(3, 5).save(folder / "none" / path.name)
+    path.mkdir()
     with pytest.raises(IsADirectoryError):
-        GRU(3, 5).save(tmp_path)
-    assert not any(tmp_path.iterdir())
+        GRU(3, 5).save(path)
+    assert list(folder.rglob("*")) == [path]
 
 
-@needs_safetensors
-def test_a_failed_write_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "layer"
+def test_a_failed_write_leaves_the_old_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     GRU(3, 5).save(path)
     old = path.read_bytes()
 
@@ -301,12 +302,11 @@ def test_a_failed_write_leaves_the_old_file(
     with pytest.raises(OSError, match="No space left"):
         GRU(7, 5).save(path)
     assert path.read_bytes() == old
-    assert list(tmp_path.iterdir()) == [path]
+    assert list(path.parent.iterdir()) == [path]
 
 
-@needs_safetensors
-def test_a_link_is_followed_and_permissions_are_the_usual_ones(tmp_path: Path) -> None:
-    plain, path, link = tmp_path / "plain", tmp_path / "layer", tmp_path / "link"
+def test_a_link_is_followed_and_permissions_are_the_usual_ones(path: Path) -> None:
+    plain, link = path.with_name("plain"), path.with_name(f"link{path.suffix}")
     plain.write_bytes(b"")
     path.write_bytes(b"old")
     link.symlink_to(path)
@@ -316,15 +316,42 @@ def test_a_link_is_followed_and_permissions_are_the_usual_ones(tmp_path: Path) -
     assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
 
 
-def test_without_safetensors_the_message_says_what_to_install(
+@needs_safetensors
+def test_without_safetensors_the_message_names_both_ways(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    GRU(3, 5).save(tmp_path / "layer")
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    message = r"pip install rnnfast\[files\]; a file saved under a name in \.npz needs none"
+    with pytest.raises(ImportError, match=message):
+        GRU(3, 5).save(tmp_path / "other.safetensors")
+    with pytest.raises(ImportError, match=message):
+        load(tmp_path / "layer")
+    assert [found.name for found in tmp_path.iterdir()] == ["layer"]
+
+
+@needs_safetensors
+def test_the_content_tells_the_format_not_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    GRU(3, 5).save(tmp_path / "one")
+    LSTM(3, 5).save(tmp_path / "two.npz")
+    (tmp_path / "one").rename(tmp_path / "one.npz")
+    (tmp_path / "two.npz").rename(tmp_path / "two.safetensors")
+    assert type(load(tmp_path / "one.npz")) is GRU
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    assert type(load(tmp_path / "two.safetensors")) is LSTM
+
+
+def test_what_has_neither_format_is_refused_without_safetensors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
-    with pytest.raises(ImportError, match=r"pip install rnnfast\[files\]"):
-        GRU(3, 5).save(tmp_path / "layer")
-    with pytest.raises(ImportError, match=r"pip install rnnfast\[files\]"):
-        load(tmp_path / "layer")
+    for content in (b"", b"{", b"not a layer at all", b"\x89HDF\r\n\x1a\n\0"):
+        (tmp_path / "layer").write_bytes(content)
+        with pytest.raises(ValueError, match="it is neither a safetensors nor an npz file"):
+            load(tmp_path / "layer")
 
 
-def test_load_is_exported() -> None:
-    assert rnnfast.load is load
+def test_save_and_load_are_exported() -> None:
+    assert {"load", "save"} <= set(rnnfast.__all__)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import rnnfast
+from rnnfast._command_line import Parser, why_not_writable
 from rnnfast._threads import MAX_THREADS
 
 from . import report
@@ -74,10 +75,12 @@ def add_to(commands: Any) -> None:
             "checked before they are timed. The libraries take turns, and the best of all rounds "
             "counts. Names are given as a comma-separated list."
         ),
+        epilog="`rnnfast bench compare A.json B.json` compares two records written with --json.",
     )
+    p.hint = "expected options, or compare A.json B.json"
     add = p.add_argument
     add("--quick", action="store_true", help="a few shapes and short timings: under a minute")
-    add("--json", metavar="PATH", help="write the record to PATH")
+    add("--json", metavar="PATH", help="write the record to PATH (-: print it instead)")
     add("--plot", metavar="PATH", help="draw the figure to PATH (.png, .svg); needs matplotlib")
     add("--threads", type=between(1, MAX_THREADS, int), metavar="N", help="default: as rnnfast")
     add("--cells", type=selection(CELLS), default=CELLS, metavar="CELL,...", help=", ".join(CELLS))
@@ -92,10 +95,8 @@ def add_to(commands: Any) -> None:
         help="least duration of one measurement; default: 0.1, with --quick 0.02")  # fmt: skip
     p.set_defaults(run=bench)
 
-    actions = p.add_subparsers(title="compare two records", prog="rnnfast bench")
-    c = actions.add_parser(
-        "compare",
-        help="compare two records written with --json",
+    c = p.actions["compare"] = Parser(
+        prog="rnnfast bench compare",
         description="Compare two records case by case: time in A over time in B.",
     )
     c.add_argument("before", metavar="A.json")
@@ -121,8 +122,8 @@ def settings(args: argparse.Namespace) -> Settings:
 def check_outputs(args: argparse.Namespace) -> None:
     """Find out before the long work whether its results can be saved."""
     for option, path in (("--json", args.json), ("--plot", args.plot)):
-        if path is not None and not Path(path).parent.is_dir():
-            raise BenchError(f"{option} {path}: there is no directory {Path(path).parent}")
+        if path not in (None, "-") and (reason := why_not_writable(path)):
+            raise BenchError(f"{option} {path}: {reason}")
     if args.plot is not None:
         try:
             from matplotlib.backend_bases import FigureCanvasBase
@@ -143,14 +144,20 @@ def bench(args: argparse.Namespace) -> int:
         record = measure(settings(args))
     except BenchError as error:
         return failed(error, 1)
-    print(report.table(record))
-    if args.json:
-        Path(args.json).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    if args.plot:
-        from .plot import plot
+    status = int(any(entry["library"] == "rnnfast" for entry in record["skipped"]))
+    text = json.dumps(record, indent=1)
+    try:
+        if args.json not in (None, "-"):
+            Path(args.json).write_text(text + "\n", encoding="utf-8")
+        if args.plot:
+            from .plot import plot
 
-        plot(record, args.plot)
-    return int(any(entry["library"] == "rnnfast" for entry in record["skipped"]))
+            plot(record, args.plot)
+    except OSError as error:
+        status = failed(error, 1)
+    finally:  # what has been measured is shown whatever happens, and saved even if nobody reads it
+        print(text if args.json == "-" else report.table(record))
+    return status
 
 
 def compare(args: argparse.Namespace) -> int:

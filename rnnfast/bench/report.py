@@ -12,6 +12,9 @@ from .cases import CELLS, DIRECTIONS, SHAPES
 
 Record = dict[str, Any]
 Key = tuple[str, str, str, str]  # shape, cell, direction, library
+Case = tuple[str, str, str]  # without the library: a row of the table
+SPREAD_LIMIT = 0.3  # rounds further apart tell more of the machine's other work than of a library
+WIDTH = 100  # columns of a table that shows the spread of every row
 NAMES = {
     "rnnfast": "rnnfast",
     "numpy": "NumPy",
@@ -54,7 +57,16 @@ def peers_of(record: Record) -> list[str]:
     return [library for library in NAMES if library in present and library != "rnnfast"]
 
 
-def speedups(record: Record, library: str) -> dict[tuple[str, str, str], float]:
+def rows_of(record: Record) -> dict[Case, dict[str, Any]]:
+    """rnnfast's results by `(shape, cell, direction)`: a row of the table each."""
+    return {
+        (r["shape"], r["cell"], r["direction"]): r
+        for r in record["results"]
+        if r["library"] == "rnnfast"
+    }
+
+
+def speedups(record: Record, library: str) -> dict[Case, float]:
     """Time of `library` over time of rnnfast by `(shape, cell, direction)`.
 
     The library `best` is, case by case, the fastest one besides NumPy.
@@ -96,6 +108,48 @@ def align(rows: Sequence[Sequence[str]], left: int = 2) -> list[str]:
     ]
 
 
+def spreads(record: Record) -> dict[Case, tuple[float, str]]:
+    """How far the rounds of a row of the table lie apart: the most of all libraries, and which.
+
+    Nothing is known of a single round, nor from records of earlier versions.
+    """
+    widest: dict[Case, tuple[float, str]] = dict.fromkeys(rows_of(record), (-1.0, ""))
+    for r in record["results"]:
+        row = r["shape"], r["cell"], r["direction"]
+        if row in widest and len(r.get("rounds_us", ())) > 1:
+            widest[row] = max(widest[row], (r["spread"], r["library"]))
+    return {row: found for row, found in widest.items() if found[1]}
+
+
+def with_spread(rows: list[list[str]], values: Sequence[float | None]) -> list[list[str]]:
+    """Add the column of spreads; to a wide table only if some are too large, and only those."""
+    marks = [value is not None and value > SPREAD_LIMIT for value in values]
+    cells = [
+        "" if value is None else f"{'! ' if mark else ''}{100 * value:.0f} %"
+        for value, mark in zip(values, marks, strict=True)
+    ]
+    whole = [[*row, cell] for row, cell in zip(rows, ["spread", *cells], strict=True)]
+    if max(map(len, align(whole))) > WIDTH:
+        cells = [cell if mark else "" for cell, mark in zip(cells, marks, strict=True)]
+        whole = [[*row, cell] for row, cell in zip(rows, ["spread", *cells], strict=True)]
+    return whole if any(cells) else rows
+
+
+def warning(record: Record) -> list[str]:
+    """Say that a run cannot be trusted if rounds of the same work took different times."""
+    busy = {row: s for row, s in spreads(record).items() if s[0] > SPREAD_LIMIT}
+    if not busy:
+        return []
+    worst = max(busy, key=lambda row: busy[row])
+    spread, library = busy[worst]
+    return [
+        f"NOT RELIABLE: in {len(busy)} of {len(rows_of(record))} rows, marked !, rounds differ by "
+        f"more than {100 * SPREAD_LIMIT:.0f} %,",
+        f"most of all by {100 * spread:.0f} %: {' '.join(worst)}, {NAMES[library]}.",
+        "The machine was busy with other work. Measure again when it is idle.",
+    ]
+
+
 def machine_line(record: Record) -> str:
     """The machine, the threads and the versions in one line."""
     m, threads = record["machine"], record["settings"]["threads"]
@@ -116,29 +170,35 @@ def table(record: Record) -> str:
         + [f"vs {NAMES.get(name, 'best peer')}" for name in vs]
     ]
     ratios = {name: speedups(record, name) for name in vs}
-    by_case = {
-        (r["shape"], r["cell"], r["direction"]): r
-        for r in record["results"]
-        if r["library"] == "rnnfast"
-    }
     us = times(record)
-    for (shape, cell, direction), r in by_case.items():
+    cases = rows_of(record)
+    for case, r in cases.items():
         rows.append(
-            [cell, direction, number(r["us"]), number(r["gflops"]), number(r["percent_of_peak"])]
-            + [number(us.get((shape, cell, direction, peer))) for peer in peers]
-            + [number(ratios[name].get((shape, cell, direction)), "x") for name in vs]
+            [*case[1:], number(r["us"]), number(r["gflops"]), number(r["percent_of_peak"])]
+            + [number(us.get((*case, peer))) for peer in peers]
+            + [number(ratios[name].get(case), "x") for name in vs]
         )
-    head, *lines = align(rows)
+    apart = spreads(record)
+    rows = with_spread(rows, [apart[case][0] if case in apart else None for case in cases])
+    text = by_shape([shape for shape, _, _ in cases], align(rows))
+    text += ["", *means(record, [*peers, *vs[-1:]] if "best" in vs else peers)]
+    text += ["", *skipped_lines(record), peak_line(record), machine_line(record)]
+    if lines_of_warning := warning(record):
+        text += ["", *lines_of_warning]
+    return "\n".join(text).lstrip("\n")
+
+
+def by_shape(shapes: Sequence[str], lines: Sequence[str]) -> list[str]:
+    """The lines of a table under titles, a shape's each with the table's head."""
+    head, *lines = lines
     text, last = [], ""
-    for (shape, _, _), line in zip(by_case, lines, strict=True):
+    for shape, line in zip(shapes, lines, strict=True):
         if shape != last:
             T, B, I, H = SHAPES[shape]
             text += ["", f"{shape}: T {T}, B {B}, I {I}, H {H}", head]
             last = shape
         text.append(line)
-    text += ["", *means(record, [*peers, *vs[-1:]] if "best" in vs else peers)]
-    text += ["", *skipped_lines(record), peak_line(record), machine_line(record)]
-    return "\n".join(text).lstrip("\n")
+    return text
 
 
 def means(record: Record, libraries: Sequence[str]) -> list[str]:
@@ -191,12 +251,12 @@ def compare(before: Record, after: Record) -> str:
     common = [key for key in a if key in b]
     if not common:
         return "the two records have no case in common"
+    keys = [key for key in common if key[3] == "rnnfast"]
     rows = [["shape", "cell", "direction", "A us", "B us", "A/B"]]
-    rows += [
-        [*key[:3], number(a[key]), number(b[key]), f"{a[key] / b[key]:.2f}x"]
-        for key in common
-        if key[3] == "rnnfast"
-    ]
+    rows += [[*key[:3], number(a[key]), number(b[key]), f"{a[key] / b[key]:.2f}x"] for key in keys]
+    apart = spreads(before), spreads(after)
+    widest = [max((s[key[:3]][0] for s in apart if key[:3] in s), default=None) for key in keys]
+    rows = with_spread(rows, widest)
     text = [f"A: {machine_line(before)}", f"B: {machine_line(after)}", ""]
     text += [*align(rows, left=3), "", "A/B, geometric mean over all common cases"]
     mean_rows = []
@@ -204,4 +264,8 @@ def compare(before: Record, after: Record) -> str:
         mean = geometric_mean(a[key] / b[key] for key in common if key[3] == library)
         if mean is not None:
             mean_rows.append([NAMES[library], f"{mean:.2f}x"])
-    return "\n".join(text + align(mean_rows, left=1))
+    text += align(mean_rows, left=1)
+    for name, record in (("A", before), ("B", after)):
+        if lines := warning(record):
+            text += ["", f"{name}: {lines[0]}", *lines[1:]]
+    return "\n".join(text)

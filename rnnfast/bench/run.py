@@ -212,25 +212,27 @@ class Bench:
         return ready
 
     def measure(self, case: Case) -> None:
-        """Time the case in rounds, each library once per round, and keep the best of each."""
-        best = dict.fromkeys(self.prepare(case), float("inf"))
+        """Time the case in rounds, each library once per round; the best of each counts."""
+        rounds: dict[str, list[float]] = {library: [] for library in self.prepare(case)}
         for _ in range(self.settings.rounds):
-            for library in list(best):
+            for library in list(rounds):
                 time.sleep(PAUSE)
                 reply = self.ask(library, case, {"do": "time"})
                 if "us" in reply:
-                    best[library] = min(best[library], reply["us"])
+                    rounds[library].append(reply["us"])
                 else:
-                    del best[library]
+                    del rounds[library]
         time.sleep(PAUSE)
         question = {"do": "peak", "dtype": case.dtype, "seconds": PEAK_SECONDS}
         peak = self.ask("rnnfast", case, question)
         self.peak = max(self.peak, peak["gflops"])
         T, B, I, H = case.sizes
-        for library, us in best.items():
+        for library, times in rounds.items():
+            us = min(times)
             self.results.append(
                 {**asdict(case), "T": T, "B": B, "I": I, "H": H, "library": library}
                 | {"us": us, "gflops": case.flops / us / 1e3}
+                | {"rounds_us": times, "spread": max(times) / us - 1}
             )
 
     def record(self) -> dict[str, Any]:
@@ -255,8 +257,9 @@ def measure(settings: Settings) -> dict[str, Any]:
     -------
     dict
         `schema`, `machine`, `settings`, `peak_gflops` (GFLOP/s), `results` (one entry per case and
-        library: microseconds per call, GFLOP/s and per cent of the peak of all threads) and
-        `skipped` (what was not timed and why).
+        library: microseconds per call, those of every round and their spread, slowest over fastest
+        less 1, GFLOP/s and per cent of the peak of all threads) and `skipped` (what was not timed
+        and why).
 
     Raises
     ------

@@ -7,7 +7,9 @@ its figures next to those it should reach, and exits with 0 if it reaches them.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ DEMOS: dict[str, str] = {
     "seq2seq": "an encoder and a decoder turn a string of digits around",
     "tagger": "tags that need the right context: bidirectional against unidirectional",
     "lstm-vs-gru": "how far back RNN, LSTM and GRU can learn to remember",
-    "all": "every one of the above in turn; --plot then names a folder",
+    "all": "all of these, one after the other; --plot then names a folder",
 }
 
 
@@ -59,16 +61,20 @@ def run(name: str, argv: Sequence[str] = ()) -> int:
     if name not in DEMOS:
         raise ValueError(f"name is {name!r}, expected one of {', '.join(DEMOS)}")
     names = [other for other in DEMOS if other != "all"] if name == "all" else [name]
+    demos = [(each, load(each)) for each in names]
+    parsed = [parse(name, DEMOS[name], argv, demo) for _, demo in demos]  # all before the work
+    path = parsed[0].json
     results = []
-    for each in names:
-        demo = load(each)
-        options = parse(each, DEMOS[each], argv, demo)
-        if name == "all" and options.plot is not None:
-            folder = Path(options.plot)
-            folder.mkdir(exist_ok=True)
-            options.plot = str(folder / f"{each}.png")
-        results.append(report(each, DEMOS[each], demo, options))
-    if options.json is not None:
-        content = results if name == "all" else results[0]
-        Path(options.json).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    return 0 if options.quick or all(result["reached"] for result in results) else 1
+    with redirect_stdout(sys.stderr) if path == "-" else nullcontext():
+        for (each, demo), options in zip(demos, parsed, strict=True):
+            if name == "all" and options.plot is not None:
+                folder = Path(options.plot)
+                folder.mkdir(exist_ok=True)
+                options.plot = str(folder / f"{each}.png")
+            results.append(report(each, DEMOS[each], demo, options))
+    text = json.dumps(results if name == "all" else results[0], indent=1) + "\n"
+    if path == "-":
+        print(text, end="")
+    elif path is not None:
+        Path(path).write_text(text, encoding="utf-8")
+    return 0 if parsed[0].quick or all(result["reached"] for result in results) else 1

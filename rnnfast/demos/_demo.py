@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from rnnfast import num_threads
+from rnnfast._command_line import Parser, why_not_writable
 from rnnfast.training import History, fit, new_figure
 
 
@@ -63,12 +64,13 @@ class Demo:
 
 def parse(name: str, description: str, argv: Sequence[str], demo: Demo) -> Options:
     """The options of a demonstration from its arguments; wrong ones end with a usage message."""
-    parser = argparse.ArgumentParser(prog=f"rnnfast demo {name}", description=description)
+    parser = Parser(prog=f"rnnfast demo {name}", description=description)
     add = parser.add_argument
     add("--seed", type=int, default=0, metavar="N", help="random seed (0)")
-    add("--json", type=output, metavar="PATH", help="write the figures there")
-    add("--plot", type=output, metavar="PATH", help="draw the result there (needs matplotlib)")
-    add("--quick", action="store_true", help="at most a few seconds each, if short of the goals")
+    add("--json", type=output, metavar="PATH", help="write the figures there (-: print them alone)")
+    where, kind = ("into this folder", folder) if name == "all" else ("there", output)
+    add("--plot", type=kind, metavar="PATH", help=f"draw the result {where} (needs matplotlib)")
+    add("--quick", action="store_true", help="a few seconds at most; may fall short of the goals")
     add("--threads", type=int, default=1, metavar="N", help="threads (1: the models are small)")
     for option, keywords in demo.options.items():
         add(option, **keywords)
@@ -86,11 +88,17 @@ def parse(name: str, description: str, argv: Sequence[str], demo: Demo) -> Optio
 
 
 def output(path: str) -> str:
-    """A path to write to, refused before the work if its folder is not there."""
-    folder = Path(path).absolute().parent
-    if not folder.is_dir():
-        raise argparse.ArgumentTypeError(f"there is no folder {folder}")
+    """A path to write to, refused before the work if that cannot be done."""
+    if path != "-" and (reason := why_not_writable(path)):
+        raise argparse.ArgumentTypeError(reason)
     return path
+
+
+def folder(path: str) -> str:
+    """A folder that is there or can be made."""
+    if Path(path).exists() and not Path(path).is_dir():
+        raise argparse.ArgumentTypeError("it is no directory")
+    return path if Path(path).is_dir() else output(path)
 
 
 def report(name: str, description: str, demo: Demo, options: Options) -> dict[str, Any]:
@@ -106,12 +114,14 @@ def report(name: str, description: str, demo: Demo, options: Options) -> dict[st
     for figure in result.figures:
         verdict = "" if figure.reached else "  NOT REACHED"
         print(f"{figure.name:<{width}}  {figure.value:>10.4g}  {figure.goal}{verdict}")
-    print(f"{seconds:.1f} s" + (", a quick run short of the goals" if options.quick else "") + "\n")
+    reached = all(figure.reached for figure in result.figures)
+    remark = ", a quick run" if options.quick else ""
+    print(f"{seconds:.1f} s{remark}{', short of the goals' if remark and not reached else ''}\n")
     if options.plot is not None:
         result.plot().savefig(options.plot, dpi=100)
     return {
         "name": name,
-        "reached": all(figure.reached for figure in result.figures),
+        "reached": reached,
         "figures": [vars(figure) for figure in result.figures],
         "seed": options.seed,
         "quick": options.quick,

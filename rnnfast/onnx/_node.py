@@ -181,7 +181,7 @@ def _fixed(
     for node, pair in zip(nodes, pairs, strict=True):
         for role, part in zip(("initial_h", "initial_c"), pair, strict=True):
             if part is not None:
-                check_array(f"{role} of {node.label}", part, R.dtype, shape, "(D, B, H)")
+                _check.exact(f"{role} of {node.label}", part, R.dtype, shape, "(D, B, H)")
     h, c = (_joined(column, shape, R.dtype) for column in zip(*pairs, strict=True))
     return (h, c) if nodes[0].operator == "LSTM" else h, lengths
 

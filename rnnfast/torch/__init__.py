@@ -16,6 +16,11 @@ forward-mode differentiation, gradients of gradients. The number of threads is P
 
 from __future__ import annotations
 
+try:
+    import torch  # noqa: F401
+except ModuleNotFoundError as error:
+    message = "rnnfast.torch needs PyTorch: pip install rnnfast[torch]"
+    raise ModuleNotFoundError(message, name=error.name) from error
 from ._report import Report, report
 from .layers import GRU, LSTM, RNN
 from .models import accelerate, restore

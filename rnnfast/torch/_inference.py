@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from .. import _kernels
-from ._layer import KINDS, arrays, threads, unpacked
+from ._layer import KINDS, arrays, results_of, threads, unpacked
 
 
 def inference(layer: Any, input: Any, states: Any, weights: list[Any]) -> Any:
@@ -41,7 +41,7 @@ def inference(layer: Any, input: Any, states: Any, weights: list[Any]) -> Any:
     sizes = (P, H) if layer.mode == "LSTM" else (P,)
     y = input.new_empty((*lead, D * P))
     final = [input.new_empty((L * D, *batch, size)) for size in sizes]
-    y_array, *ends = arrays((y, *final)) or ()
+    y_array, *ends = results_of(y, *final)
     done = _stack(
         layer,
         np.ascontiguousarray(x),
@@ -58,10 +58,7 @@ def inference(layer: Any, input: Any, states: Any, weights: list[Any]) -> Any:
 
 
 def _needs_grad(tensors: Any) -> bool:
-    for tensor in tensors:
-        if tensor.requires_grad:
-            return True
-    return False
+    return any(tensor.requires_grad for tensor in tensors)
 
 
 def _starts(layer: Any, x: Any, given: list[Any], cells: int, batched: bool) -> Any:

@@ -1,9 +1,8 @@
-"""Checkpoints: parameters, optimiser state and random state in one safetensors file.
+"""Checkpoints: parameters, optimiser state and random state in one file, npz or safetensors.
 
 They are written and read by `rnnfast._files`: nothing in them runs, and whoever reads the path
-finds the old checkpoint or the new one, never half of one.
-
-Needs the `safetensors` package (`pip install rnnfast[files]`).
+finds the old checkpoint or the new one, never half of one. A path in `.npz` needs no further
+package; any other is safetensors and needs that one (`pip install rnnfast[files]`).
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ def save_checkpoint(
     Parameters
     ----------
     path : path
-        Replaced if it exists.
+        Replaced if it exists. In `.npz` it gets NumPy's format, else that of safetensors.
     params : dict, or object with one as `params`
         The parameters.
     optimizer : Optimizer, optional
@@ -50,9 +49,11 @@ def save_checkpoint(
     Raises
     ------
     ImportError
-        safetensors is not installed.
+        The file is of safetensors' format, and safetensors is not installed.
     OSError
         The file cannot be written; an older one is left as it was.
+    TypeError, ValueError
+        An array, a name or the info is nothing such a file can hold.
     """
     header: dict[str, Any] = {"format": _FORMAT, "info": info}
     parts: dict[str, Arrays] = {"params": named("params", params), "extra": extra or {}}
@@ -96,7 +97,7 @@ def load_checkpoint(
     Raises
     ------
     ImportError
-        safetensors is not installed.
+        The file is of safetensors' format, and safetensors is not installed.
     OSError
         The file cannot be read.
     ValueError
@@ -134,7 +135,7 @@ def _read(
     path: str | os.PathLike[str], parts: list[str]
 ) -> tuple[dict[str, Any], dict[str, dict[str, Array]]]:
     """The header and the arrays of the wanted parts; ValueError for whatever is not right."""
-    header, joined = _files.read(path, _FORMAT, lambda name: name.partition(".")[0] in parts)
+    header, joined = _files.read(path, [_FORMAT], lambda name: name.partition(".")[0] in parts)
     if "info" not in header:
         raise ValueError("its info is missing")
     arrays: dict[str, dict[str, Array]] = {"params": {}, "extra": {}, "optimizer": {}}

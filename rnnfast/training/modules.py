@@ -7,14 +7,15 @@ dict of the live arrays under PyTorch's names.
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from .. import _check
+from .. import _check, _saving
 from ..functional import rnn_backward, rnn_forward
-from ._array import Array, check_ids, check_last
+from ._array import Array, Arrays, check_ids, check_last
 
 BLOCK = 512  # outputs of a Linear per call of a kernel
 
@@ -148,6 +149,22 @@ class Linear:
             params["bias"] = _joined(biases)
         return ModuleGrads(dx.reshape(tape.shape), _added(params, accumulate))
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the layer to a file, for `rnnfast.load`; as `save` of the recurrent layers."""
+        _saving.save(path, self)
+
+    @staticmethod
+    def _options(params: Arrays) -> dict[str, Any]:
+        """The constructor's options behind these parameters; refuse what a layer cannot have."""
+        weight = _matrix(params)
+        output_size, input_size = weight.shape
+        shapes: dict[str, tuple[int, ...]] = {"weight": weight.shape}
+        if "bias" in params:
+            shapes["bias"] = (output_size,)
+        _check.named("params", params, shapes, weight.dtype)
+        sizes = {"input_size": input_size, "output_size": output_size}
+        return {**sizes, "bias": "bias" in params, "dtype": weight.dtype.name}
+
 
 class Embedding:
     """A trainable vector for each id: `y = weight[id]`.
@@ -218,6 +235,27 @@ class Embedding:
             present, starts = np.unique(ids[order], return_index=True)
             dweight[present] = np.add.reduceat(dy.reshape(-1, self.size)[order], starts, axis=0)
         return ModuleGrads(None, _added({"weight": dweight}, accumulate))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the layer to a file, for `rnnfast.load`; as `save` of the recurrent layers."""
+        _saving.save(path, self)
+
+    @staticmethod
+    def _options(params: Arrays) -> dict[str, Any]:
+        """The constructor's options behind these parameters; refuse what a layer cannot have."""
+        weight = _matrix(params)
+        _check.named("params", params, {"weight": weight.shape}, weight.dtype)
+        count, size = weight.shape
+        return {"count": count, "size": size, "dtype": weight.dtype.name}
+
+
+def _matrix(params: Arrays) -> Array:
+    if "weight" not in params:
+        raise ValueError(f"params has the keys {sorted(params)}, expected 'weight' among them")
+    weight = _check.of_floats("weight", params["weight"])
+    if weight.ndim != 2:
+        raise ValueError(f"weight has shape {weight.shape}, expected 2 dimensions")
+    return weight
 
 
 def _joined(parts: list[Array], axis: int = 0) -> Array:

@@ -1,0 +1,202 @@
+"""Layers in files: a layer with its options, or several layers under names.
+
+What a file says is checked against its arrays before a layer is made, so that nothing larger than
+the file is allocated for it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from . import _files
+from ._files import Array, Path
+
+_LAYER, _LAYERS = "rnnfast layer 1", "rnnfast layers 1"
+_MODULES = {  # where a class is; the training kit is imported only when a file asks for it
+    "RNN": "rnnfast.layers",
+    "GRU": "rnnfast.layers",
+    "LSTM": "rnnfast.layers",
+    "Linear": "rnnfast.training.modules",
+    "Embedding": "rnnfast.training.modules",
+}
+_NAMES = ", ".join(_MODULES)
+
+
+def save(path: Path, layers: Any) -> None:
+    """Write a layer, or several under names, to a file for `load`.
+
+    Parameters
+    ----------
+    path : path
+        In `.npz` the file is NumPy's and needs no further package; else it is a safetensors file.
+        Replaced if it exists, in one step: nobody sees half a file.
+    layers : layer or dict of str to layer
+        `RNN`, `GRU`, `LSTM`, `training.Linear` or `training.Embedding`. In the file of a dict
+        the parameters are called ``name.parameter``, as in a `state_dict` of PyTorch. Not saved:
+        `rng`.
+
+    Raises
+    ------
+    ImportError
+        The path does not end in `.npz`, and safetensors is not installed (`pip install
+        rnnfast[files]`).
+    OSError
+        The file cannot be written; an older one is left as it was.
+    TypeError, ValueError
+        Something is no such layer, its parameters do not fit it, or a name cannot be stored.
+
+    Examples
+    --------
+    >>> rnnfast.save("model.npz", {"encoder": lstm, "out": linear})
+    >>> model = rnnfast.load("model.npz")
+    >>> y, state = model["encoder"](x)
+    """
+    if not isinstance(layers, Mapping):
+        description = _description("layer", layers)
+        _files.write(path, layers.params, {"format": _LAYER, **description})
+        return
+    arrays: dict[str, Array] = {}
+    descriptions = {}
+    for name, layer in layers.items():
+        if not isinstance(name, str):
+            raise TypeError(f"layers has the name {name!r}, expected str")
+        descriptions[name] = _description(f"layers[{name!r}]", layer) | {"params": [*layer.params]}
+        joined = {f"{name}.{parameter}": value for parameter, value in layer.params.items()}
+        if both := arrays.keys() & joined.keys():
+            raise ValueError(f"two parameters would be called {min(both)!r}, rename {name!r}")
+        arrays |= joined
+    _files.write(path, arrays, {"format": _LAYERS, "layers": descriptions})
+
+
+def load(path: Path) -> Any:
+    """Read a layer, or several, from a file that `save` has written.
+
+    Parameters
+    ----------
+    path : path
+        The file's content, not its name, tells its format.
+
+    Returns
+    -------
+    layer or dict of str to layer
+        What was saved, a dict in the same order. Each layer has the parameters, sizes, options and
+        dtype of the saved one. Its `rng`, from which dropout draws, is a fresh one: random states
+        are not saved.
+
+    Raises
+    ------
+    ImportError
+        It is a safetensors file, and safetensors is not installed.
+    OSError
+        The file cannot be read.
+    ValueError
+        It is damaged, or holds no layer of rnnfast. Nothing in it is run, and nothing larger than
+        the file is allocated before all of it has been checked.
+
+    Examples
+    --------
+    >>> layer.save("layer.npz")
+    >>> same = rnnfast.load("layer.npz")
+    """
+    with _files.reading("layer", path):
+        header, arrays = _files.read(path, [_LAYER, _LAYERS])
+        return _layer(header, arrays) if header["format"] == _LAYER else _layers(header, arrays)
+
+
+def _layers(header: dict[str, Any], arrays: dict[str, Array]) -> dict[str, Any]:
+    descriptions = header.get("layers")
+    if not isinstance(descriptions, dict):
+        raise ValueError(f"its layers are {descriptions!r}, expected a JSON object")
+    unused, found = set(arrays), {}
+    for name, description in descriptions.items():
+        try:
+            parameters = description["params"] if isinstance(description, dict) else None
+            if not isinstance(parameters, list):
+                raise ValueError(f"its params are {parameters!r}, expected a JSON array")
+            full = {f"{name}.{parameter}": parameter for parameter in parameters}
+            if missing := full.keys() - unused:
+                raise ValueError(f"its array {min(missing)!r} is missing")
+            unused -= full.keys()
+            found[name] = _layer(description, {full[key]: arrays[key] for key in full})
+        except (TypeError, ValueError, KeyError) as error:
+            raise ValueError(f"layer {name!r}: {error}") from error
+    if unused:
+        raise ValueError(f"its array {min(unused)!r} belongs to no layer")
+    return found
+
+
+def _layer(description: dict[str, Any], arrays: dict[str, Array]) -> Any:
+    kind, options = _class(description.get("class")), description.get("options")
+    if not isinstance(options, dict):
+        raise ValueError(f"its options are {options!r}, expected a JSON object")
+    expected = _option_names(kind)
+    if options.keys() != set(expected):
+        raise ValueError(f"its options are {', '.join(options)}, expected {', '.join(expected)}")
+    if _is_recurrent(kind):
+        _check_recurrent(kind, options, arrays)
+    else:
+        _check_options(options, kind._options(arrays))
+    layer = kind(**options)
+    for name, value in arrays.items():
+        np.copyto(layer.params[name], value)
+    return layer
+
+
+# ------------------------------------------------------------------------------- what a layer is
+
+
+def _class(name: object) -> Any:
+    if not isinstance(name, str) or name not in _MODULES:
+        raise ValueError(f"its class is {name!r}, expected one of {_NAMES}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def _is_recurrent(kind: Any) -> bool:
+    return _MODULES[kind.__name__] == "rnnfast.layers"
+
+
+def _description(name: str, layer: Any) -> dict[str, Any]:
+    """The class and the options of a layer whose parameters fit it."""
+    kind = type(layer)
+    if _MODULES.get(kind.__name__) != kind.__module__:
+        raise TypeError(f"{name} has type {kind.__name__}, expected {_NAMES}")
+    if _is_recurrent(kind):
+        layer._check_named("params", layer.params)
+        return {"class": kind.__name__, "options": _recurrent_options(layer)}
+    options = kind._options(layer.params)
+    for option, value in options.items():
+        if (own := getattr(layer, option, value)) != value:
+            raise ValueError(f"{name} has params for {option} {value}, expected {own}")
+    return {"class": kind.__name__, "options": options}
+
+
+def _option_names(kind: Any) -> list[str]:
+    return [name for name in inspect.signature(kind).parameters if name != "rng"]
+
+
+def _recurrent_options(layer: Any) -> dict[str, Any]:
+    names = _option_names(type(layer))
+    return {name: getattr(layer, name) for name in names} | {"dtype": layer.dtype.name}
+
+
+def _check_recurrent(kind: Any, options: dict[str, Any], arrays: dict[str, Array]) -> None:
+    """Raise unless the options are what a layer of that class with these arrays would store."""
+    layers = options["num_layers"]
+    if isinstance(layers, int) and layers > len(arrays):
+        raise ValueError(f"num_layers is {layers}, but there are {len(arrays)} arrays")
+    # A layer without values: whether the arrays fit is known before anything is allocated.
+    empty = type("Empty", (kind,), {"_initial_values": lambda self: {}})(**options)
+    _check_options(options, _recurrent_options(empty))
+    empty._check_named("arrays", arrays)
+
+
+def _check_options(options: dict[str, Any], expected: dict[str, Any]) -> None:
+    for name, value in expected.items():
+        if json.dumps(value) != json.dumps(options[name]):  # 1 is not true, "no" is not false
+            raise ValueError(f"option {name} is {options[name]!r}, expected {value!r}")
