@@ -77,8 +77,8 @@ class BuildExt(build_ext):
         openmp = self.has_openmp()
         (kernels,) = self.extensions
         print(
-            f"rnnfast: building {'with' if openmp else 'WITHOUT'} OpenMP (threads): "
-            f"{len(kernels.sources)} files to compile, which takes one to three minutes on two CPUs.",
+            f"rnnfast: building {'with' if openmp else 'WITHOUT'} OpenMP (threads), "
+            f"{len(kernels.sources)} files to compile, which takes one to three minutes",
             flush=True,
         )
         kernels.define_macros.append(("RNNFAST_OPENMP", str(int(openmp))))

@@ -120,7 +120,8 @@ def readable(name: str, value: Any, dtype: np.dtype[Any] | None = None) -> Array
         array = plain(name, value)
     else:
         try:
-            array = np.asarray(value)
+            # A copy, for PyTorch could not resize the memory of `value` itself any more.
+            array = np.asarray(value.clone() if is_tensor(value) else value)
         except (TypeError, ValueError, RuntimeError) as error:
             fix = remedy(name, converted(name, value, dtype))
             kind, reason = type(value).__name__, str(error).rstrip(".")

@@ -13,6 +13,10 @@ SERIAL_FLOPS: float
 MAX_THREADS: int
 NO_COPY_OF_A_TAPE: str
 
+TAPES: dict[int, int]
+
+def tape_at(address: int) -> Tape | None: ...
+
 class Tape:
     memory: NDArray[np.uint8]
     dtype: np.dtype[Any]

@@ -4,6 +4,17 @@ NO_COPY_OF_A_TAPE = ("a tape cannot be pickled or copied: it serves one backward
                      "Keep the inputs and call forward again")
 
 
+# The tapes whose memory is lent, by its address; without a reference, each leaves when it goes.
+TAPES = {}
+cdef dict lent = TAPES
+
+
+def tape_at(size_t address):
+    """Return the tape that has this memory, or None. Whoever asks must hold that memory."""
+    tape = lent.get(address)
+    return None if tape is None else <object><void *><size_t>tape
+
+
 cdef class Tape:
     """What backward needs, saved by forward. Backward works in this memory, so it can run once."""
     cdef Run f
@@ -14,10 +25,12 @@ cdef class Tape:
     cdef object x, resets
     cdef readonly object packing
     cdef readonly bint used
+    cdef bint is_lent
     cdef readonly bint b_ih, b_hh, w_hr
-    cdef object __weakref__
 
     def __dealloc__(self):
+        if self.is_lent:
+            lent.pop(<size_t>self.block, None)
         rnnfast_free(self.block)
         rnnfast_free(self.raw)
 
@@ -26,8 +39,10 @@ cdef class Tape:
 
     @property
     def memory(self):
-        """What it holds, as an array of bytes."""
+        """What it holds, as an array of bytes, from whose address `tape_at` gets back to the tape."""
         cdef cnp.npy_intp size = self.size
+        self.is_lent = True
+        lent[<size_t>self.block] = <size_t><void *>self
         array = cnp.PyArray_SimpleNewFromData(1, &size, cnp.NPY_UINT8, self.block)
         cnp.set_array_base(array, self)
         return array

@@ -22,6 +22,7 @@ def test_tensors_are_loaded() -> None:
     torch = pytest.importorskip("torch", reason="tensors are what is loaded")
     layer, theirs = LSTM(3, 4, 2, bidirectional=True), torch.nn.LSTM(3, 4, 2, bidirectional=True)
     layer.load_state_dict(theirs.state_dict())
+    assert all(p.untyped_storage().resizable() for p in theirs.parameters())
     for name, value in theirs.state_dict().items():
         np.testing.assert_array_equal(layer.params[name], value.numpy())
         assert not np.shares_memory(layer.params[name], value.numpy())

@@ -16,6 +16,7 @@ from rnnfast.bench.worker import TOLERANCE, disagreement
 
 CELLS = ("RNN", "GRU", "LSTM")
 DENSE = ("small", "medium", "long", "large", "xl")
+FEW = tuple(product((1, 2, 8), (1, 4)))  # T, B of calls that are mostly overhead
 PACKED = (100, 32, 128, 128)  # T, B, I, H
 
 
@@ -41,18 +42,63 @@ def modules(clock: Clock) -> Iterator[Row]:
         ("classifier, with Adam", 2, classifiers),
     ]
     for what, goal, make in cases:
-        torch.manual_seed(0)
-        plain, fast = make()
-        for _ in range(2):  # the second step of a classifier starts where the first one led
-            theirs, ours = ([part.detach().numpy() for part in run()] for run in (plain, fast))
-            errors = disagreement(ours, theirs)
-            if not max(errors) <= TOLERANCE[theirs[0].dtype.name]:
-                raise SystemExit(
-                    f"{what}: results differ by {max(errors):.1e} of the largest value"
-                )
-        found = clock.best(what, {"plain": plain, "fast": fast})
-        note = f"{1e3 * found['fast']:.3g} ms, PyTorch {1e3 * found['plain']:.3g} ms"
-        yield Row(what, found["plain"] / found["fast"], "x", goal, at_least=True, note=note)
+        yield ratio(clock, what, goal, make)
+    for cell, L, both, training in product(clock.some(CELLS), (1, 2), (False, True), (False, True)):
+        yield few_steps(clock, cell, L, both, training)
+
+
+def ratio(clock: Clock, what: str, goal: float, make: Any) -> Row:
+    """PyTorch's time over rnnfast's, after a check of the results."""
+    import torch
+
+    torch.manual_seed(0)
+    plain, fast = make()
+    for _ in range(2):  # the second step of a classifier starts where the first one led
+        theirs, ours = ([part.detach().numpy() for part in run()] for run in (plain, fast))
+        errors = disagreement(ours, theirs)
+        if not max(errors) <= TOLERANCE[theirs[0].dtype.name]:
+            raise SystemExit(f"{what}: results differ by {max(errors):.1e} of the largest value")
+    found = clock.best(what, {"plain": plain, "fast": fast})
+    note = f"{1e3 * found['fast']:.3g} ms, PyTorch {1e3 * found['plain']:.3g} ms"
+    return Row(what, found["plain"] / found["fast"], "x", goal, at_least=True, note=note)
+
+
+def few_steps(clock: Clock, cell: str, L: int, both: bool, training: bool) -> Row:
+    """The least ratio of a layer of 32 -> 64 at the shapes of `FEW`; the note has the first one."""
+    what = f"few steps {cell}, {L} layer{'s' * (L > 1)}{', both directions' * both}"
+    what += ", training" if training else ", inference"
+    goal = 1 if training or L > 1 else 1.5
+    rows = [
+        ratio(clock, what, goal, partial(stacked, cell, (T, B, 32, 64), L, both, training))
+        for T, B in clock.some(FEW)
+    ]
+    least = min(row.measured for row in rows)
+    note = f"one step of one row: {rows[0].measured:.2f}x, {rows[0].note}"
+    return Row(what, least, "x", goal, at_least=True, note=note)
+
+
+def stacked(cell: str, sizes: Sizes, num_layers: int, both: bool, training: bool) -> list[Run]:
+    """A call of stacked layers, in inference mode or with a backward pass."""
+    import torch
+
+    import rnnfast.torch
+
+    T, B, I, H = sizes
+    options = {"num_layers": num_layers, "bidirectional": both}
+    plain = getattr(torch.nn, cell)(I, H, **options)
+    fast = getattr(rnnfast.torch, cell)(I, H, **options)
+    fast.load_state_dict(plain.state_dict())
+    x, dy = torch.randn(T, B, I), torch.randn(T, B, H * (1 + both))
+
+    def infer(module: Any) -> tuple[Any, ...]:
+        with torch.inference_mode():
+            return module(x)[:1]  # type: ignore[no-any-return]
+
+    def train(module: Any) -> tuple[Any, ...]:
+        y, _ = module(x)
+        return y, *torch.autograd.grad(y, list(module.parameters()), dy)
+
+    return [partial(train if training else infer, module) for module in (plain, fast)]
 
 
 def layers(cell: str, sizes: Sizes, dtype: str = "float32", packed: bool = False) -> list[Run]:

@@ -65,7 +65,8 @@ def on_rnnfast(case: Case, arrays: Arrays, threads: int) -> Run:
     call: the work is the same."""
     import rnnfast
 
-    rnnfast.set_num_threads(threads)
+    if threads != rnnfast.get_num_threads():  # a default number gives way on a busy machine
+        rnnfast.set_num_threads(threads)
     if case.direction == "training":
         return from_module(rnnfast.functional, case, arrays)
     layer: Any = {"rnn": rnnfast.RNN, "gru": rnnfast.GRU, "lstm": rnnfast.LSTM}[case.cell]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any
-from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
 
+from .. import _kernels
 from ._formulas import composite
 from ._layer import Direction, Maybe, Weights, backward, forward, split
 
@@ -18,32 +17,35 @@ def recurrence(
     directions: Sequence[Direction], x: Tensor, h0: Maybe, c0: Maybe, weights: Weights
 ) -> Sequence[Tensor]:
     """Return y, h_n and an LSTM's c_n."""
+    flat = [weight for own in weights for weight in own]
     if torch.is_grad_enabled():
-        for tensor in chain((x, h0, c0), *weights):
+        for tensor in (x, h0, c0, *flat):
             if tensor is not None and tensor.requires_grad:
-                results: Sequence[Tensor] = Recurrence.apply(
-                    directions, x, h0, c0, *chain(*weights)
-                )
+                results: Sequence[Tensor] = Recurrence.apply(directions, None, x, h0, c0, *flat)
                 return results
-    return forward(directions, x, h0, c0, weights, need_tape=False)[0]
-
-
-# By the address of its memory, each tape that a graph keeps. The graph saves that memory as a tensor,
-# so whatever treats saved tensors in its own way treats tapes so too: activation checkpointing drops
-# them and brings those of a second forward.
-_tapes: WeakValueDictionary[int, Any] = WeakValueDictionary()
+    return forward(directions, x, h0, c0, flat, need_tape=False)[0]
 
 
 class Recurrence(torch.autograd.Function):  # type: ignore[misc]
-    """`recurrence` with tapes."""
+    """`recurrence` with tapes.
+
+    The graph saves the memory of each tape as a tensor. So what treats saved tensors in its own way
+    does the same to tapes: activation checkpointing drops them, and brings those of a second
+    forward.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, directions: Sequence[Direction], x: Tensor, h0: Maybe, c0: Maybe, *weights: Tensor
+        ctx: Any,
+        directions: Sequence[Direction],
+        given: Sequence[Any] | None,
+        x: Tensor,
+        h0: Maybe,
+        c0: Maybe,
+        *weights: Tensor,
     ) -> Any:
-        results, tapes = forward(directions, x, h0, c0, split(weights, len(directions)), True)
+        results, tapes = forward(directions, x, h0, c0, weights, True, given)
         memory = [torch.from_numpy(tape.memory) for tape in tapes]
-        _tapes.update(zip(map(Tensor.data_ptr, memory), tapes, strict=True))
         ctx.directions = directions
         ctx.save_for_backward(x, h0, c0, *weights, *memory)
         ctx.set_materialize_grads(False)
@@ -51,24 +53,26 @@ class Recurrence(torch.autograd.Function):  # type: ignore[misc]
 
     @staticmethod
     def backward(ctx: Any, *upstream: Maybe) -> Any:
-        directions, needs = ctx.directions, ctx.needs_input_grad[1:]
+        directions, needs = ctx.directions, ctx.needs_input_grad[2:]
         saved = ctx.saved_tensors
         inputs, memory = saved[: len(needs)], saved[len(needs) :]
         if torch.is_grad_enabled() or _transformed(upstream):
-            return None, *_differentiable(directions, inputs, needs, upstream)
-        tapes = [_tapes.get(bytes.data_ptr()) for bytes in memory]
-        if any(tape is None or tape.used for tape in tapes):  # a graph may run more than once
-            x, h0, c0, *weights = inputs
-            tapes = forward(directions, x, h0, c0, split(weights, len(directions)), True)[1]
-        return None, *backward(directions, tapes, inputs, needs, upstream)
+            return None, None, *_differentiable(directions, inputs, needs, upstream)
+        tapes = [_kernels.tape_at(tensor.data_ptr()) for tensor in memory]
+        for tape in tapes:
+            if tape is None or tape.used:  # a graph may run more than once
+                x, h0, c0, *weights = inputs
+                tapes = forward(directions, x, h0, c0, weights, True)[1]
+                break
+        return None, None, *backward(directions, tapes, inputs, needs, upstream)
 
 
 def _transformed(upstream: Sequence[Maybe]) -> bool:
     """Whether gradients come from `torch.func`, or many at once (`is_grads_batched`)."""
+    if torch._C._are_functorch_transforms_active():
+        return True
     batched = torch._C._functorch.is_legacy_batchedtensor
-    return torch._C._are_functorch_transforms_active() or any(
-        dy is not None and batched(dy) for dy in upstream
-    )
+    return any(dy is not None and batched(dy) for dy in upstream)
 
 
 def _differentiable(

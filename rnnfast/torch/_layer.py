@@ -7,13 +7,12 @@ states are (D, B, .), and the weights are those of each direction, in `torch.nn`
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, contiguous_format, empty_like
 
 from .. import _kernels
 from .._calls import Packing
@@ -45,10 +44,10 @@ def unpacked(weights: Sequence[Any]) -> list[Any]:
     return [w_ih, w_hh, *biases, rest[-1] if len(rest) % 2 else None]
 
 
-def split(weights: Sequence[Any], directions: int) -> Any:
-    """Return the weights of each direction."""
-    n = len(weights) // directions
-    return [weights[d * n : (d + 1) * n] for d in range(directions)]
+def split(weights: Sequence[Any], parts: int) -> Any:
+    """Return the weights of each direction, or of each cell."""
+    n = len(weights) // parts
+    return [weights[k * n : (k + 1) * n] for k in range(parts)]
 
 
 def arrays(tensors: Sequence[Maybe]) -> list[Any] | None:
@@ -71,16 +70,7 @@ def array(tensor: Maybe) -> Any:
 
 def threads() -> int:
     """Return the threads of a call: at most PyTorch's, which is what a negative number says."""
-    return -min(torch.get_num_threads(), _kernels.MAX_THREADS)
-
-
-class Given(NamedTuple):
-    """The arrays of a call: x as the caller has it, states (D, B, .), weights of each direction."""
-
-    x: Any
-    h0: Any
-    c0: Any
-    weights: Sequence[Sequence[Any]]
+    return -min(int(torch.get_num_threads()), _kernels.MAX_THREADS)
 
 
 def forward(
@@ -88,20 +78,40 @@ def forward(
     x: Tensor,
     h0: Maybe,
     c0: Maybe,
-    weights: Weights,
+    weights: Sequence[Tensor],
     need_tape: bool,
+    given: Sequence[Any] | None = None,
 ) -> tuple[list[Tensor], Any]:
-    """Return y, h_n and an LSTM's c_n, and a tape of each direction if they are needed."""
-    tensors = x, h0, c0, *chain(*weights)
-    found = arrays(tensors) or list(map(array, tensors))
-    given = Given(*found[:3], split(found[3:], len(directions)))
-    sizes = state_sizes(given.weights[0])[: 1 + (directions[0].mode == "LSTM")]
+    """Return y, h_n and an LSTM's c_n, and a tape of each direction if they are needed.
+
+    The weights are those of all directions. `given` are the arrays of all tensors, if known.
+    """
+    if given is None:
+        tensors = x, h0, c0, *weights
+        given = arrays(tensors) or list(map(array, tensors))
+    rows, h, c, *flat = given
+    D, n = len(directions), len(weights) // len(directions)
+    sizes = state_sizes(flat[:n])[: 1 + (directions[0].mode == "LSTM")]
     packing = directions[0].packing
-    B = x.shape[1] if packing is None else len(packing.order)
-    D = len(directions)
-    results = [x.new_empty(*x.shape[:-1], D * sizes[0])]
-    results += [x.new_empty(D, B, size) for size in sizes]
-    return results, run(directions, given, arrays(results) or [], need_tape)
+    B = rows.shape[1] if packing is None else len(packing.order)
+    results = [x.new_empty((*rows.shape[:-1], D * sizes[0]))]
+    results += [x.new_empty((D, B, size)) for size in sizes]
+    y, *ends = arrays_of(results)
+    h_n, c_n = (*ends, None)[:2]
+
+    rows, y, calls, outs = rows_of(rows), rows_of(y), [], []
+    for d, (mode, reverse, packing, resets) in enumerate(directions):
+        own = tuple(unpacked(flat[d * n : (d + 1) * n]))
+        call = *KINDS[mode], rows, of_direction(d, h, c), own, packing, resets
+        calls.append((*call, reverse and packing is None, need_tape))
+        outs.append((y, *of_direction(d, h_n, c_n)))
+    found = _kernels.run_forward(calls, threads(), outs)
+    if found is None:
+        calls = [(*call[:3], *map(_contiguous, call[3:5]), *call[5:]) for call in calls]
+        found = _kernels.run_forward(calls, threads(), outs)
+    if found is None:
+        raise RuntimeError("the shapes of the weights do not fit each other")
+    return results, [result[3] for result in found]
 
 
 def state_sizes(weights: Sequence[Any]) -> tuple[int, int]:
@@ -111,53 +121,40 @@ def state_sizes(weights: Sequence[Any]) -> tuple[int, int]:
     return P, P if w_hr is None else w_hr.shape[1]
 
 
-def run(
-    directions: Sequence[Direction], given: Given, results: Sequence[Any], need_tape: bool
-) -> Any:
-    """Compute y, h_n and an LSTM's c_n into `results`; return a tape of each direction, or None."""
-    x, (y, h_n, c_n) = rows_of(given.x), (*results, None)[:3]
-    calls, outs = [], []
-    for d, (mode, reverse, packing, resets) in enumerate(directions):
-        state = of_direction(d, given.h0, given.c0)
-        call = *KINDS[mode], x, state, tuple(unpacked(given.weights[d]))
-        calls.append((*call, packing, resets, reverse and packing is None, need_tape))
-        outs.append((rows_of(y), *of_direction(d, h_n, c_n)))
-    found = _kernels.run_forward(calls, threads(), outs)
-    if found is None:
-        contiguous = [(*c[:3], *map(_contiguous, c[3:5]), *c[5:]) for c in calls]
-        found = _kernels.run_forward(contiguous, threads(), outs)
-    if found is None:
-        raise RuntimeError("the shapes of the weights do not fit each other")
-    return [tape for *_, tape in found]
+def arrays_of(tensors: Sequence[Maybe]) -> list[Any]:
+    """Return the arrays of tensors that were made here."""
+    found = arrays(tensors)
+    assert found is not None, "a new tensor is like those it was made for"
+    return found
 
 
 def backward(
     directions: Sequence[Direction],
     tapes: Any,
-    inputs: Sequence[Maybe],
+    inputs: Sequence[Any],
     needs: Sequence[bool],
     upstream: Sequence[Maybe],
 ) -> list[Maybe]:
     """Return the gradients of the inputs x, h0, c0 and the weights that are needed."""
-    x, h0, c0, *weights = inputs
-    dy, dh_n, dc_n = map(array, (*upstream, None)[:3])
+    given = arrays(upstream) or list(map(array, upstream))
+    dy, dh_n, dc_n = (*map(_contiguous, given), None)[:3]
     grads = [
-        x.new_empty(tensor.shape) if need and tensor is not None else None
+        empty_like(tensor, memory_format=contiguous_format) if need else None
         for tensor, need in zip(inputs, needs, strict=True)
     ]
-    dx, dh0, dc0, *dweights = arrays(grads) or []
-    n = len(weights) // len(directions)
+    dx, dh0, dc0, *dweights = arrays_of(grads)
+    D, n = len(directions), len(dweights) // len(directions)
+    dy, to_x = None if dy is None else rows_of(dy), None if dx is None else rows_of(dx)
     calls, outs = [], []
-    for d, (direction, tape) in enumerate(zip(directions, tapes, strict=True)):
-        state = of_direction(d, dh_n, dc_n)
-        calls.append((KINDS[direction.mode][0], tape, None if dy is None else rows_of(dy), state))
+    for d in range(D):
+        calls.append((KINDS[directions[d].mode][0], tapes[d], dy, of_direction(d, dh_n, dc_n)))
         own = unpacked(dweights[d * n : (d + 1) * n])
-        outs.append((None if d or dx is None else rows_of(dx), *of_direction(d, dh0, dc0), *own))
+        outs.append((None if d else to_x, *of_direction(d, dh0, dc0), *own))
     results = _kernels.run_backward(calls, threads(), outs)
     assert results is not None, "tapes that were used"
     if dx is not None:
-        for other, *_ in results[1:]:
-            dx += other.reshape(dx.shape)
+        for other in results[1:]:
+            dx += other[0].reshape(dx.shape)  # type: ignore[union-attr]
     return grads
 
 
@@ -168,14 +165,16 @@ def of_direction(d: int, h: Any, c: Any) -> tuple[Any, Any]:
 
 def rows_of(given: Any) -> Any:
     """Return (T, B, .) in C order, packed data as (1, N, .)."""
-    return np.ascontiguousarray(given if given.ndim == 3 else given[None])
+    return _contiguous(given if given.ndim == 3 else given[None])
 
 
 def _contiguous(given: Any) -> Any:
     """Return an array, or a tuple of some, in C order; None for None."""
     if isinstance(given, tuple):
         return tuple(map(_contiguous, given))
-    return None if given is None else np.ascontiguousarray(given)
+    if given is None or given.flags.c_contiguous:
+        return given
+    return np.ascontiguousarray(given)
 
 
 _tensors = _kernels.Tensors(Tensor.__dlpack_c_exchange_api__, Tensor, torch.nn.Parameter)

@@ -25,8 +25,8 @@ from torch.nn.utils.rnn import PackedSequence
 from .. import _check
 from ._autograd import recurrence
 from ._counts import DTYPES, PLAIN, Calls, reason
+from ._dense import dense
 from ._formulas import composite
-from ._inference import inference
 from ._layer import split
 from ._lengths import as_array, direction_of, lengths_of_packed, lengths_of_padded
 from ._operator import operator
@@ -123,7 +123,7 @@ class Recurrent(torch.nn.RNNBase):  # type: ignore[misc]
         observed = transformed or _recorded() or torch.is_autocast_enabled("cpu")
         ordinary = lengths is None and resets is None
         if ordinary and not observed:
-            result = inference(self, input, states, flat)
+            result = dense(self, input, states, flat)
             if result is not None:
                 self._calls.kernels += 1
                 return result
@@ -258,8 +258,10 @@ class Recurrent(torch.nn.RNNBase):  # type: ignore[misc]
         return plain
 
     def _weights(self) -> list[Any]:
-        """Return the weights of all cells. They may be no parameters now: `torch.func` and others put
-        tensors or properties in their place."""
+        """Return the weights of all cells.
+
+        They may be no parameters now: `torch.func` and others put tensors or properties there.
+        """
         parameters, others = self._parameters, self.__dict__
         found = []
         for name in self._flat_weights_names:
