@@ -62,7 +62,11 @@ def test_layers_inside_pytorch(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     results = json.loads(path.read_text())["results"]
     names = ["small RNN", "medium RNN float64", "packed GRU", "classifier, with Adam"]
-    assert [result["what"] for result in results] == names
+    assert [result["what"] for result in results[:4]] == names
+    few = [result["what"] for result in results[4:]]
+    assert len(few) == 8
+    assert few[0] == "few steps RNN, 1 layer, inference"
+    assert few[7] == "few steps RNN, 2 layers, both directions, training"
     assert all(result["met"] == (result["measured"] >= result["goal"]) for result in results)
 
 

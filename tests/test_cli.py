@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import rnnfast
+from rnnfast import _threads
 from rnnfast.__main__ import main
 
 COMMAND = [sys.executable, "-m", "rnnfast"]
@@ -61,7 +62,8 @@ INFO = [
 ]
 
 
-def test_info_as_json(tmp_path: Path) -> None:
+def test_info_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_threads, "_process_wide", None)  # as in a new process
     done = rnnfast_command("info", "--json", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     found = json.loads(done.stdout)

@@ -32,7 +32,7 @@ def disagreement(results: Sequence[Any], expected: Sequence[Any]) -> list[float]
         if array.shape != right.shape:
             errors.append(float("inf"))
             continue
-        error = float(np.max(np.abs(array - right))) / float(np.max(np.abs(right)))
+        error = float(np.max(np.abs(array - right))) / (float(np.max(np.abs(right))) or 1.0)
         errors.append(error if error == error else float("inf"))
     return errors
 
