@@ -6,8 +6,10 @@
 from typing import TYPE_CHECKING
 
 try:
-    from . import _kernels  # noqa: F401
+    from ._kernels import MAX_THREADS as _MAX_THREADS  # noqa: F401
 except ModuleNotFoundError as error:
+    if error.name != "rnnfast._kernels":
+        raise
     raise ImportError(
         "rnnfast is imported from its source folder, where it is not compiled: leave that folder, "
         "or install with `pip install -e .`"

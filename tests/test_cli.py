@@ -211,7 +211,12 @@ def test_a_closed_pipe_ends_long_work_quietly(tmp_path: Path) -> None:
 def test_the_first_line_of_a_pipe_can_be_read(tmp_path: Path) -> None:
     command = f"{shlex.join([*COMMAND, 'demo'])} | head -1; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(
-        ["bash", "-c", command], capture_output=True, text=True, env=ENVIRONMENT, check=True
+        ["bash", "-c", command],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        check=True,
     )
     line, status = done.stdout.splitlines()
     assert line.startswith("next-symbol ")
@@ -223,7 +228,12 @@ def test_the_first_line_of_a_pipe_can_be_read(tmp_path: Path) -> None:
 def test_a_full_disk_is_said_in_one_line(tmp_path: Path) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [*COMMAND, "info"], stdout=full, stderr=subprocess.PIPE, env=ENVIRONMENT, check=False
+            [*COMMAND, "info"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            cwd=tmp_path,
+            env=ENVIRONMENT,
+            check=False,
         )
     assert (done.returncode, done.stderr) == (1, b"rnnfast: [Errno 28] No space left on device\n")
 

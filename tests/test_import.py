@@ -8,6 +8,7 @@ import os
 import pickle
 import pydoc
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,21 @@ def run(program: str, folder: Path) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_the_source_folder_says_that_it_is_not_compiled(tmp_path: Path) -> None:
+    binaries = shutil.ignore_patterns("*.so", "*.pyd", "__pycache__")
+    shutil.copytree(Path(rnnfast.__file__).parent, tmp_path / "rnnfast", ignore=binaries)
+    done = subprocess.run(
+        [sys.executable, "-c", "import rnnfast"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "ImportError: rnnfast is imported from its source folder, where it is" in done.stderr
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -67,14 +68,14 @@ with Progress(None, sys.argv[1]) as bar:
 """
 
 
-def drawn(columns: int, label: str) -> list[str]:
+def drawn(columns: int, label: str, folder: Path) -> list[str]:
     """The lines that a bar draws in a terminal so many columns wide."""
     pty, fcntl = pytest.importorskip("pty"), pytest.importorskip("fcntl")
     termios = pytest.importorskip("termios")
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, np.array([24, columns, 0, 0], np.uint16).tobytes())
     command = [sys.executable, "-c", PROGRAM, label]
-    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs):
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=folder):
         os.close(theirs)
         parts = []
         try:
@@ -90,9 +91,9 @@ def drawn(columns: int, label: str) -> list[str]:
 
 @pytest.mark.parametrize("label", ["fit", "seq2seq, 100 batches per epoch", "label " * 30])
 @pytest.mark.parametrize("columns", [80, 100, 200])
-def test_the_figures_are_complete_in_a_terminal(columns: int, label: str) -> None:
+def test_the_figures_are_complete_in_a_terminal(columns: int, label: str, tmp_path: Path) -> None:
     pytest.importorskip("tqdm", reason="bars are an extra")
-    before, *lines = drawn(columns, label)
+    before, *lines = drawn(columns, label, tmp_path)
     assert before.startswith(label[:24])
     assert len(lines) > 20
     for number, line in enumerate(lines):
