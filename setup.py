@@ -85,8 +85,6 @@ class BuildExt(build_ext):
         if openmp:
             kernels.extra_compile_args.append("-fopenmp")
             kernels.extra_link_args.append("-fopenmp")
-        else:  # what Cython's prange sets for OpenMP
-            kernels.extra_compile_args.append("-Wno-unused-but-set-variable")
         self.compile_in_parallel()
         super().build_extensions()
 

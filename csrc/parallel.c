@@ -1,9 +1,9 @@
 /* Tasks shared among OpenMP's threads, and how many threads pay.
  *
- * While other programs run, a thread may wait a scheduler's time slice for a processor, and at the end of a
- * parallel region all others wait for it. A region of a millisecond then takes ten. So every region is watched:
- * the time that passed is compared with the processor time of its threads. When regions lose by this more than
- * they gain, half the threads have to do for a while; then all are tried again.
+ * While other programs run, a thread may wait a time slice of the scheduler for a processor. At the end of a
+ * parallel region all other threads wait for it. So every region compares the time that passed with the processor
+ * time of its threads. When regions lose more by waiting than they gain by threads, calls take half the threads
+ * for a while. Then they try all threads again.
  *
  * Results do not depend on the number of threads, so it may change from call to call.
  */
@@ -16,15 +16,16 @@
 #if RNNFAST_OPENMP
 #include <omp.h>
 
-/* Seconds. Entering and leaving a region takes up to ENTRY, also when its threads have to be woken. A pause is
- * PAUSE times as long as what was lost, so that trying in vain costs a few per cent of the time. */
+/* In seconds, but for PAUSE. To enter and leave a region takes up to ENTRY, sleeping threads included. A pause is
+ * PAUSE times as long as what was lost, so that a try in vain costs little of the whole. */
 static const double ENTRY = 5e-5, PAUSE = 20, SHORTEST = 0.02, LONGEST = 0.8;
-/* How much of the balance each region leaves of what was before it, and the most that it may be. */
+/* The balance is what lately was gained, less what was lost: at most CREDIT seconds. Each region keeps the share
+ * KEPT of it. */
 #define CREDIT 2e-3
 static const double KEPT = 0.9;
 
 /* Shared by all Python threads without a lock: if two change them at once, one change may be lost. */
-static _Atomic int fewer;         /* how many threads have to do during a pause; 0: no pause */
+static _Atomic int fewer;         /* threads of a call during a pause; 0: no pause */
 static _Atomic double pause_end;
 static _Atomic double balance = CREDIT;
 
@@ -42,7 +43,7 @@ int rnnfast_paying_threads(int most) {
   return most;
 }
 
-/* Note a region that took `time`, and its threads of the processors `busy[threads]`. */
+/* Learn from a region that took `time`; its threads ran on the processors for `busy[threads]`. */
 static void learn(int threads, const double *busy, double time) {
   const int half = threads / 2;
   double sum = 0, longest = 0;

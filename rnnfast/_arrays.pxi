@@ -102,6 +102,19 @@ cdef object new(const Arrays *a, void **data, int ndim, Py_ssize_t n0, Py_ssize_
     return array
 
 
+def copied(cnp.ndarray array not None):
+    """Return a copy in C order. It reuses memory of earlier ones, for malloc would map and clear new pages."""
+    cdef Memory memory = Memory.__new__(Memory)
+    memory.block = rnnfast_alloc_result(cnp.PyArray_NBYTES(array))
+    if memory.block == NULL:
+        raise MemoryError()
+    copy = cnp.PyArray_SimpleNewFromData(cnp.PyArray_NDIM(array), cnp.PyArray_DIMS(array),
+                                         cnp.PyArray_TYPE(array), memory.block)
+    cnp.set_array_base(copy, memory)
+    copy[...] = array
+    return copy
+
+
 cdef object result(Arrays *a, tuple out, int i, void **data, int ndim, Py_ssize_t n0, Py_ssize_t n1=0,
                    Py_ssize_t n2=0):
     """Entry i of `out` and its data; a new array of that shape where `out` or the entry is None."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from . import _check
+from . import _check, _kernels
 
 Array = NDArray[Any]
 Seed = int | np.random.Generator | None
@@ -118,6 +118,13 @@ class Parameters:
             if value != default:
                 words.append(f"{name}={value}" if name == "dtype" else f"{name}={value!r}")
         return f"{type(self).__name__}({', '.join(words)})"
+
+    def _snapshot(self) -> Self:
+        """Return a layer that is the same, but has the parameters' values of now for itself."""
+        copy = object.__new__(type(self))
+        params = {name: _kernels.copied(value) for name, value in self.params.items()}
+        copy.__dict__.update(self.__dict__, params=params, _checked={})
+        return copy
 
     def state_dict(self) -> dict[str, Array]:
         """Return copies of the parameters by name."""

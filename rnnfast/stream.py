@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
 from typing import Any
 
 import numpy as np
@@ -54,10 +53,8 @@ class Stream(_kernels.Steps):
                 "call it on whole sequences, or make a layer with bidirectional=False"
             )
         B = _check.integer("batch_size", batch_size, 0)
-        layer._check_params()
-        params, layer = layer.state_dict(), copy(layer)
-        layer.params = params
         layers = [_pack(layer, weights, B) for weights in layer._check_params()]
+        layer = layer._snapshot()
         self = super().__new__(
             cls, layers, B, resolve(threads), layer.dtype, rows_first=layer.batch_first
         )
