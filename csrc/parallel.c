@@ -63,6 +63,11 @@ static void learn(int threads, const double *busy, double time) {
   balance = now < CREDIT ? now : CREDIT;
 }
 
+/* What all regions together did, for tests. */
+static _Atomic long regions, tasks_done, takers;
+
+rnnfast_shared rnnfast_shared_so_far(void) { return (rnnfast_shared){regions, tasks_done, takers}; }
+
 static int share(ptrdiff_t n, int threads, int in_turn, rnnfast_task *task, void *job) {
   double busy[RNNFAST_MAX_THREADS];
   int failed = 0;
@@ -71,15 +76,19 @@ static int share(ptrdiff_t n, int threads, int in_turn, rnnfast_task *task, void
 #pragma omp parallel num_threads(threads) reduction(| : failed)
   {
     const double begin = seconds(CLOCK_THREAD_CPUTIME_ID);
+    long mine = 0;
     if (in_turn) {
 #pragma omp for schedule(static, 1) nowait
-      for (ptrdiff_t i = 0; i < n; i++) failed |= task(job, i);
+      for (ptrdiff_t i = 0; i < n; i++) failed |= task(job, i), mine++;
     } else {
 #pragma omp for schedule(dynamic, 1) nowait
-      for (ptrdiff_t i = 0; i < n; i++) failed |= task(job, i);
+      for (ptrdiff_t i = 0; i < n; i++) failed |= task(job, i), mine++;
     }
+    tasks_done += mine;
+    takers += mine > 0;
     busy[omp_get_thread_num()] = seconds(CLOCK_THREAD_CPUTIME_ID) - begin;
   }
+  regions++;
   learn(threads, busy, seconds(CLOCK_MONOTONIC) - start);
   return failed;
 }
@@ -88,6 +97,7 @@ int rnnfast_paying_threads(int most) {
   (void)most;
   return 1;
 }
+rnnfast_shared rnnfast_shared_so_far(void) { return (rnnfast_shared){0, 0, 0}; }
 #endif
 
 int rnnfast_share(ptrdiff_t n, int threads, int in_turn, rnnfast_task *task, void *job) {

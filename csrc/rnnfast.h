@@ -158,6 +158,10 @@ void rnnfast_free(void *block);
 enum { RNNFAST_MAX_THREADS = 256 };
 typedef int rnnfast_task(void *job, ptrdiff_t i);
 int rnnfast_share(ptrdiff_t n, int threads, int in_turn, rnnfast_task *task, void *job);
+/* Of all calls of rnnfast_share with more than one thread so far: how many there were, the tasks that they did, and
+ * the threads that did one, summed over the calls. */
+typedef struct { long calls, tasks, threads; } rnnfast_shared;
+rnnfast_shared rnnfast_shared_so_far(void);
 /* How many of `most` threads pay on a machine as busy as it lately was (parallel.c). */
 int rnnfast_paying_threads(int most);
 const char *rnnfast_compiler(void);

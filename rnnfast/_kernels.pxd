@@ -103,5 +103,8 @@ cdef extern from "rnnfast.h" nogil:
     int RNNFAST_MAX_THREADS
     ctypedef int rnnfast_task(void *, Py_ssize_t) noexcept nogil
     int rnnfast_share(Py_ssize_t, int, int, rnnfast_task *, void *)
+    ctypedef struct rnnfast_shared:
+        long calls, tasks, threads
+    rnnfast_shared rnnfast_shared_so_far()
     int rnnfast_paying_threads(int)
     const char *rnnfast_compiler()

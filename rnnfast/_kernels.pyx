@@ -87,26 +87,41 @@ cdef const rnnfast_kernels *table_f32
 cdef const rnnfast_kernels *table_f64
 
 
-def _select_isa():
-    global table_f32, table_f64
+def _isas():
     names, i = [], 0
     while rnnfast_isas()[i] != NULL:
         names.append(rnnfast_isas()[i].decode())
         i += 1
-    isa = os.environ.get("RNNFAST_ISA") or names[0]
-    if isa not in names:
-        raise ValueError(f"RNNFAST_ISA is {isa!r}, expected one of {', '.join(names)} on this machine")
+    return names
+
+
+ISAS = _isas()
+
+
+def use_isa(str isa, str name="isa"):
+    """From now on run the kernels of this instruction set. For tests: weights that were packed and tapes that were
+    saved before cannot be used after."""
+    global table_f32, table_f64, isa_in_use
+    if isa not in ISAS:
+        raise ValueError(f"{name} is {isa!r}, expected one of {', '.join(ISAS)} on this machine")
     encoded = isa.encode()
     table_f32, table_f64 = rnnfast_table(encoded, 4), rnnfast_table(encoded, 8)
-    return isa, names
+    isa_in_use = isa
 
 
-_ISA, _ISAS = _select_isa()
+isa_in_use = None
+use_isa(os.environ.get("RNNFAST_ISA") or ISAS[0], "RNNFAST_ISA")
 
 
 def build_info():
-    return {"openmp": bool(HAVE_OPENMP), "compiler": rnnfast_compiler().decode(), "isa": _ISA,
-            "isas": list(_ISAS)}
+    return {"openmp": bool(HAVE_OPENMP), "compiler": rnnfast_compiler().decode(), "isa": isa_in_use,
+            "isas": list(ISAS)}
+
+
+def shared_so_far():
+    """Of all calls that were shared among threads so far: their number, their tasks, and the threads that did one."""
+    cdef rnnfast_shared done = rnnfast_shared_so_far()
+    return done.calls, done.tasks, done.threads
 
 
 def omp_max_threads():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import platform
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,10 @@ import numpy as np
 Array = np.ndarray[Any, np.dtype[Any]]
 Results = dict[str, Any]  # arrays by name; None where there is no bias or no projection
 
+# What is compiled for this processor's architecture; `_kernels.ISAS` is what it can run.
+ISAS = {"x86_64": ("avx512", "avx2", "baseline"), "aarch64": ("neon", "baseline")}.get(
+    platform.machine(), ("baseline",)
+)
 CELLS = ("rnn", "gru", "lstm")
 DTYPES = ("float32", "float64")
 BIASES = ("none", "ih", "hh", "both")

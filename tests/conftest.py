@@ -1,8 +1,9 @@
-"""What holds for every test: how Hypothesis searches, and which tests wait to be asked for."""
+"""What holds for every test: how Hypothesis searches, which tests wait, which ISAs are run."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 # The threads of the reference's BLAS would wait, spinning, on the cores that the kernels' threads
 # want. NumPy reads this when it is first imported.
@@ -11,9 +12,20 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import pytest
 from hypothesis import settings
 
+from rnnfast import _kernels
+
 settings.register_profile("local", max_examples=60, deadline=None)
 settings.register_profile("ci", max_examples=60, deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+@pytest.fixture(params=_kernels.ISAS, scope="module")
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run the tests of a module, all of them numerical, with every instruction set in turn."""
+    before = _kernels.build_info()["isa"]
+    _kernels.use_isa(request.param)
+    yield request.param
+    _kernels.use_isa(before)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -12,6 +12,8 @@ from _cases import Array, Case, assert_accurate, run, variants, with_dtype
 
 from rnnfast import _kernels, functional, reference
 
+pytestmark = pytest.mark.usefixtures("isa")
+
 SIZES: tuple[dict[str, Any], ...] = (
     {"T": 64, "B": 32, "I": 128, "H": 128},
     {"T": 200, "B": 4, "I": 64, "H": 128},

@@ -12,6 +12,8 @@ from _cases import Case, product, run, variants, with_dtype
 import rnnfast
 from rnnfast import training
 
+pytestmark = pytest.mark.usefixtures("isa")
+
 SIZES = [(0, 0), (0, 3), (4, 0)]  # T, B
 OPTIONS = product(lengths=(False, True), resets=(False, True), reverse=(False, True))
 

@@ -10,6 +10,8 @@ from _cases import Case, Problem, Results, run, with_dtype
 
 from rnnfast import functional, reference
 
+pytestmark = pytest.mark.usefixtures("isa")
+
 SIZES: tuple[dict[str, Any], ...] = (
     {"T": 4, "B": 3, "I": 5, "H": 1},
     {"T": 6, "B": 1, "I": 3, "H": 8},

@@ -25,6 +25,8 @@ from _cases import (
 import rnnfast
 from rnnfast import _kernels, functional
 
+pytestmark = pytest.mark.usefixtures("isa")
+
 OPTIONS: tuple[dict[str, Any], ...] = (
     {},
     {"lengths": True, "bias": "hh"},

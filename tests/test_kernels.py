@@ -1,28 +1,31 @@
 """Every kernel against the float64 reference: all cells, dtypes and options, on awkward shapes.
 
 The shapes straddle what a kernel is likely to treat apart: vector lanes (2 to 16), tile heights,
-panels and blocks, one of something, none of something. The instruction set is chosen when the
-package is imported, so the others run in a process of their own.
+panels and blocks, one of something, none of something.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from _cases import BIASES, DTYPES, Case, assert_accurate, cover, product, run, variants, with_dtype
+from _cases import (
+    BIASES,
+    DTYPES,
+    Case,
+    assert_accurate,
+    cover,
+    product,
+    run,
+    variants,
+    with_dtype,
+)
 
-import rnnfast
 from rnnfast import functional, reference
 
-PACKAGE = Path(rnnfast.__file__).parents[1]
-MODULES = ("test_kernels.py", "test_accuracy.py", "test_exact.py", "test_invariance.py")
+pytestmark = pytest.mark.usefixtures("isa")
 
 STATES = ("h0", "c0", "dy", "dh_n", "dc_n")
 H = (1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65, 130)
@@ -103,27 +106,3 @@ def test_none_is_zero(case: Case) -> None:
         nones = problem.using(**dict.fromkeys(names))
         zeros = problem.using(**{n: np.zeros_like(arrays[n]) for n in names}).astype("float64")
         assert_accurate(case, run(functional, nones), run(reference, zeros))
-
-
-CONFIG = rnnfast.config()
-
-
-@pytest.mark.parametrize("isa", [isa for isa in CONFIG["isas"] if isa != CONFIG["isa"]])
-def test_other_isa(isa: str) -> None:
-    """Accuracy and invariance under every other instruction set, of this same installation."""
-    command = [sys.executable, "-P", "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider"]
-    command += ["-k", "not test_other_isa"]
-    done = subprocess.run(
-        [*command, *(str(Path(__file__).with_name(module)) for module in MODULES)],
-        env=os.environ | {"RNNFAST_ISA": isa, "PYTHONPATH": str(PACKAGE)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, f"with RNNFAST_ISA={isa}:\n{done.stdout[-8000:]}{done.stderr}"
-
-
-def test_isa_in_use() -> None:
-    """A forced instruction set is the one in use, or test_other_isa would test nothing."""
-    assert CONFIG["isa"] in CONFIG["isas"]
-    assert CONFIG["isa"] == os.environ.get("RNNFAST_ISA", CONFIG["isa"])

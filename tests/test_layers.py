@@ -10,6 +10,8 @@ from _cases import cover
 
 from rnnfast import GRU, LSTM, RNN, _kernels
 
+pytestmark = pytest.mark.usefixtures("isa")
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 KINDS: dict[str, tuple[Any, dict[str, Any]]] = {

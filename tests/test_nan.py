@@ -26,6 +26,8 @@ from _cases import (
 import rnnfast
 from rnnfast import functional
 
+pytestmark = pytest.mark.usefixtures("isa")
+
 SIZES = {"T": 9, "B": 14, "I": 6, "H": 18}
 CASES = [c for v in variants(**SIZES) for c in with_dtype([v, replace(v, reverse=True)])]
 per_case = pytest.mark.parametrize("case", CASES, ids=str)

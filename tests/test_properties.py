@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 from _cases import (
     BIASES,
     CELLS,
@@ -21,6 +22,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rnnfast import functional, reference
+
+pytestmark = pytest.mark.usefixtures("isa")
 
 sizes = st.integers(1, 40)
 flags = st.booleans()

@@ -14,6 +14,8 @@ from _cases import Array
 
 import rnnfast
 
+pytestmark = pytest.mark.usefixtures("isa")
+
 LAYERS = [
     (rnnfast.RNN, {}),
     (rnnfast.RNN, {"nonlinearity": "relu", "bias": False}),
