@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from rnnfast import _kernels
+
 Array = np.ndarray[Any, np.dtype[Any]]
 Results = dict[str, Any]  # arrays by name; None where there is no bias or no projection
 
@@ -268,3 +270,11 @@ def variants(**common: Any) -> list[Case]:
 def with_dtype(cases: Iterable[Case]) -> list[Case]:
     """Every case in float32 and in float64."""
     return [replace(c, dtype=d) for c in cases for d in DTYPES]
+
+
+def shared(work: Callable[[], Any]) -> tuple[int, int, int]:
+    """Calls that were shared among threads, their tasks and the threads that did one, in `work`."""
+    before = _kernels.shared_so_far()
+    work()
+    calls, tasks, takers = (b - a for a, b in zip(before, _kernels.shared_so_far(), strict=True))
+    return calls, tasks, takers

@@ -16,6 +16,7 @@ from textwrap import dedent
 
 import numpy as np
 import pytest
+from _cases import CELLS, Case, forward, run, shared
 
 import rnnfast
 from rnnfast import _threads, functional
@@ -52,8 +53,6 @@ def in_child(function):
             os._exit(status)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
-def tasks():
-    return len(os.listdir("/proc/self/task"))
 """
 
 Script = Callable[..., str]
@@ -300,18 +299,37 @@ def test_cpu_quota_where_there_are_no_control_groups(tmp_path: Path) -> None:
 # Many callers
 
 
-@linux
-def test_threads_take_part(script: Script) -> None:
-    if not rnnfast.config()["openmp"]:
-        pytest.skip("built without OpenMP")
-    text = """
-        before = tasks()
-        work(threads=1)
-        assert tasks() == before
-        work(threads=3)
-        print(tasks() - before)
+@pytest.mark.skipif(not rnnfast.config()["openmp"], reason="built without OpenMP")
+@pytest.mark.parametrize("threads", [2, 3, 8])
+@pytest.mark.parametrize("lengths", [False, True])
+@pytest.mark.parametrize("cell", CELLS)
+def test_threads_take_part(cell: str, lengths: bool, threads: int) -> None:
+    """Packing and the loop over time of dense sequences are cut into a part for each thread.
+
+    Elsewhere a fast thread may take all that is left, which must not happen every time.
     """
-    assert script(text) == "2\n"
+    problem = Case(cell=cell, T=60, B=67, I=131, H=131, lengths=lengths).problem()
+    for calls, fixed, work in (
+        (3, 2 if lengths else 3, lambda: forward(functional, problem, threads=threads)),
+        (5, 2 if lengths else 4, lambda: run(functional, problem, threads=threads)),
+    ):
+        least = fixed * threads + calls - fixed
+        for _ in range(100):
+            counted, blocks, takers = shared(work)
+            assert counted == calls
+            assert blocks >= calls * threads
+            assert takers >= least
+            if takers > least or calls == fixed:
+                break
+        assert takers > least or calls == fixed
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_one_thread_shares_nothing(threads: int) -> None:
+    """Nor does a call whose work is small."""
+    sizes = {"T": 30, "B": 67, "H": 131} if threads == 1 else {}
+    problem = Case(cell="gru", **sizes).problem()
+    assert shared(lambda: run(functional, problem, threads=threads)) == (0, 0, 0)
 
 
 def test_many_python_threads_at_once(script: Script) -> None:
