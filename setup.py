@@ -124,17 +124,18 @@ class BuildExt(build_ext):
         self.compiler.compile = compile_each
 
 
-setup(
-    ext_modules=[
-        Extension(
-            "rnnfast._kernels",
-            ["rnnfast/_kernels.pyx", *sorted(glob("csrc/*.c"))],
-            include_dirs=["csrc", numpy.get_include()],
-            define_macros=NUMPY_API,
-            libraries=["m"],
-            extra_compile_args=FLAGS,
-            extra_link_args=list(NO_FAST_MATH),
-        )
-    ],
-    cmdclass={"build_ext": BuildExt},
-)
+if __name__ == "__main__":  # the tests read the flags above
+    setup(
+        ext_modules=[
+            Extension(
+                "rnnfast._kernels",
+                ["rnnfast/_kernels.pyx", *sorted(glob("csrc/*.c"))],
+                include_dirs=["csrc", numpy.get_include()],
+                define_macros=NUMPY_API,
+                libraries=["m"],
+                extra_compile_args=FLAGS,
+                extra_link_args=list(NO_FAST_MATH),
+            )
+        ],
+        cmdclass={"build_ext": BuildExt},
+    )
