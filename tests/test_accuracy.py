@@ -8,7 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from _cases import Array, Case, assert_accurate, run, variants, with_dtype
+from _cases import (
+    GATES,
+    Array,
+    Case,
+    Problem,
+    assert_accurate,
+    run,
+    tolerance,
+    variants,
+    with_dtype,
+)
 
 from rnnfast import _kernels, functional, reference
 
@@ -44,6 +54,36 @@ def test_saturated_gates(case: Case, height: float) -> None:
     b_ih = problem.forward["b_ih"]
     b_ih += np.random.default_rng(1).choice([-height, 0, height], b_ih.shape).astype(case.dtype)
     assert_accurate(case, run(functional, problem), run(reference, problem.astype("float64")))
+
+
+def without_cancellation(case: Case) -> Problem:
+    """Only positive numbers, activations far from 1, units of different orders of magnitude."""
+    order = 2.0 ** -(4 + np.arange(case.H) % 13)
+
+    def change(name: str, value: Any) -> Any:
+        if not (isinstance(value, np.ndarray) and value.dtype.kind == "f"):
+            return value
+        value = np.abs(value)
+        if name in ("w_ih", "w_hh", "b_ih", "b_hh"):
+            scale = np.tile(order, GATES[case.cell])
+            value *= (scale if value.ndim == 1 else scale[:, None]).astype(value.dtype)
+        elif name == "h0" and case.cell == "gru":
+            value += 2  # above any candidate n, from which backward takes it
+        return value
+
+    return case.problem().map(change)
+
+
+@pytest.mark.parametrize("B", [1, 13])
+@pytest.mark.parametrize("case", with_dtype(variants(T=2, I=9, H=29)), ids=str)
+def test_each_element_by_its_own_size(case: Case, B: int) -> None:
+    """Where nothing cancels, every element of every result is right to some units of its own."""
+    problem = without_cancellation(replace(case, B=B))
+    got, want = run(functional, problem), run(reference, problem.astype("float64"))
+    for name, array in want.items():
+        if array is not None:
+            error = np.abs(got[name] - array) / np.abs(array)
+            assert np.max(error) <= tolerance(case, name), name
 
 
 EXACT: dict[str, Callable[[Array], Array]] = {
@@ -107,12 +147,32 @@ def edges(dtype: Any) -> Array:
     return np.concatenate([points, -points])
 
 
+# Where errors come near the limit: of float32 the default run tests every number there.
+WORST = {
+    ("tanh", "float32"): [(0.125, 0.75), (-0.125, -0.75)],
+    ("sigmoid", "float32"): [(-1.0, -4.0), (-16.0, -17.4)],
+    ("tanh", "float64"): [(0.125, 8.0), (-0.125, -8.0)],
+    ("sigmoid", "float64"): [(-1.0, -4.0), (-36.0, -38.0)],
+}
+
+
+def floats(start: float, stop: float) -> Array:
+    """All float32 from `start` to `stop`, away from zero."""
+    first, last = np.array([start, stop], np.float32).view(np.uint32)
+    return np.arange(first, last, dtype=np.uint32).view(np.float32)
+
+
 @per_function
 def test_ulps(name: str, dtype: str) -> None:
     rng = np.random.default_rng(0)
     if dtype == "float32":
-        bits = np.arange(0, 2**32, 4099, dtype=np.uint64).astype(np.uint32)
+        bits = np.arange(0, 2**32, 1021, dtype=np.uint64).astype(np.uint32)
         check_ulps(name, bits.view(np.float32))
+    for start, stop in WORST[name, dtype]:
+        if dtype == "float32":
+            check_ulps(name, floats(start, stop))
+        else:
+            check_ulps(name, rng.uniform(*sorted((start, stop)), 2_000_000))
     magnitudes = 2.0 ** rng.uniform(-60, 10.5, 300_000)
     check_ulps(name, (rng.choice([-1, 1], 300_000) * magnitudes).astype(dtype))
     check_ulps(name, rng.uniform(-12, 12, 300_000).astype(dtype))
