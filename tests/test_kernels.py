@@ -84,7 +84,7 @@ def blocks() -> list[Case]:
 
 def left_over() -> list[Case]:
     """Every number of units left over in the last vector, for one row and for several tiles."""
-    sizes = product(H=range(17, 32), B=(1, 13))
+    sizes = product(H=range(17, 32), B=(1, 13)) + product(H=range(32, 48), B=(1,))
     return with_dtype(replace(v, **s) for v in variants(T=3, I=5) for s in sizes)
 
 
@@ -94,6 +94,20 @@ CASES = [*shapes(), *combinations(), *empty(), *blocks(), *left_over()]
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_against_reference(case: Case) -> None:
     problem = case.problem()
+    assert_accurate(case, run(functional, problem), run(reference, problem.astype("float64")))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize("row", [None, 0, 2, 4])
+@pytest.mark.parametrize("case", with_dtype(variants(T=1, I=5, H=18)), ids=str)
+def test_one_data_row(case: Case, row: int | None, reset: bool, reverse: bool) -> None:
+    """A single step of one row, alone or the only one in its batch that has a step."""
+    case = replace(case, B=1 if row is None else 5, reverse=reverse)
+    problem = case.problem()
+    if row is not None:
+        problem.forward["lengths"] = (np.arange(5) == row).astype(int)
+    problem.forward["resets"] = np.full((1, case.B), reset)
     assert_accurate(case, run(functional, problem), run(reference, problem.astype("float64")))
 
 

@@ -57,19 +57,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python tests/faults", description=__doc__.split("\n")[0])
     parser.add_argument("lists", nargs="*", help="names of the lists in tests/faults (all)")
     parser.add_argument("--only", default="", metavar="TEXT", help="faults that have it in them")
+    parser.add_argument("--unchecked", action="store_true", help="no run without a fault first")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="at a time (CPUs)")
     options = parser.parse_args()
     chosen = [fault for fault in listed(options.lists) if options.only in str(fault)]
     faults = [fault for fault in chosen if not fault.equivalent]
     start = perf_counter()
     with tempfile.TemporaryDirectory() as name:
-        print("Building the extension and running the tests without a fault", flush=True)
+        print("Building the extension, then all tests of the lists without a fault", flush=True)
         first = Copy(Path(name, "0"))
         sys.path.insert(0, str(first.folder))
         isas = runnable()
         others = [Copy(Path(name, str(i)), like=first) for i in range(1, options.jobs)]
         copies = [first, *others]
-        if output := sound(copies, faults):
+        if output := "" if options.unchecked else sound(copies, faults):
             print(output, "These tests fail without a fault.", sep="\n")
             return 1
         wrong = report(faults, copies, isas)
