@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 C_FILES = (".c", ".h", ".inc")
 CYTHON_FILES = (".pyx", ".pxi", ".pxd")
 MODULE = f"_kernels{sysconfig.get_config_var('EXT_SUFFIX')}"
+COMPILER = shlex.split(os.environ.get("CC", "gcc"))
 SECONDS = 300  # until tests that hang count as failed
 
 
@@ -70,7 +72,7 @@ class BuildError(Exception):
 def run(
     command: list[str], folder: Path, seconds: float | None = None
 ) -> subprocess.CompletedProcess[str]:
-    env = os.environ | {"PYTHONPATH": str(folder), "CI": "true"}
+    env = os.environ | {"PYTHONPATH": str(folder), "CI": "true", "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
         command, cwd=folder, env=env, text=True, timeout=seconds, check=False,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -113,12 +115,12 @@ class Copy:
         headers = ["csrc", np.get_include(), sysconfig.get_paths()["include"]]
         flags = [*settings["FLAGS"], "-O1", "-w", "-fPIC", "-fopenmp", "-DRNNFAST_OPENMP=1"]
         flags += [*macros, *(f"-I{path}" for path in headers)]
-        self.call([os.environ.get("CC", "gcc"), *flags, "-c", source, "-o", str(made)])
+        self.call([*COMPILER, *flags, "-c", source, "-o", str(made)])
         return made
 
     def link(self, objects: dict[str, Path]) -> None:
         module = str(self.folder / "rnnfast" / MODULE)
-        command = [os.environ.get("CC", "gcc"), "-shared", "-fopenmp", "-o", f"{module}.new"]
+        command = [*COMPILER, "-shared", "-fopenmp", "-o", f"{module}.new"]
         self.call([*command, *map(str, objects.values()), "-lm"])
         os.replace(f"{module}.new", module)
 
