@@ -54,7 +54,8 @@ def test_speedups_and_means() -> None:
     forward_only = {(*case, "forward"): 4.0 for case in product(SHAPES, CELLS)}
     assert report.speedups(record, "onnxruntime") == pytest.approx(forward_only)
     slow = made_up(peers={"numpy": 0.5, "jax": 3.0})
-    assert list(report.speedups(slow, "fastest").values()) == pytest.approx([0.5] * 54), "NumPy counts"
+    ratios = report.speedups(slow, "fastest")
+    assert list(ratios.values()) == pytest.approx([0.5] * 54), "NumPy counts"
     assert report.geometric_mean([2.0, 8.0]) == pytest.approx(4.0)
     assert report.geometric_mean([]) is None
 
@@ -236,11 +237,7 @@ def test_the_fastest_is_chosen_case_by_case_among_all_libraries() -> None:
     text = report.table(record)
     mean = report.number((0.5 * 2**8) ** (1 / 9), "x")
     assert re.search(rf"^all +forward .* {mean}$", text, re.M)
-    assert [line.split()[-3:] for line in text.splitlines() if line.startswith("cell")][0] == [
-        "NumPy",
-        "vs",
-        "fastest",
-    ]
+    assert re.search(r"^cell .* vs NumPy +vs fastest$", text, re.M)
 
 
 @pytest.mark.parametrize("name", ["epyc-zen4-1", "epyc-zen4-2", "xeon-avx512-1", "xeon-avx512-2"])

@@ -19,6 +19,7 @@ from rnnfast.bench.work import Work
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(timing, "perf_counter", clock)
+    monkeypatch.setattr(timing.gc, "collect", lambda: None)  # it takes long, and there are many
     return clock
 
 

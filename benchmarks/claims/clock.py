@@ -16,6 +16,7 @@ import rnnfast
 from rnnfast._kernels import fma_peak
 from rnnfast.bench.cases import CELLS, DIRECTIONS, Case
 from rnnfast.bench.timing import Run, repeats_for, seconds_per_call, turns
+from rnnfast.bench.worker import TOLERANCE, disagreement
 
 Sizes: TypeAlias = tuple[int, int, int, int]  # T, B, I, H
 Key = TypeVar("Key")
@@ -106,6 +107,23 @@ class Clock:
 
 def say(what: str) -> None:
     print(f"  {what}", file=sys.stderr, flush=True)
+
+
+def must_agree(what: str, ours: Sequence[Any], theirs: Sequence[Any]) -> None:
+    """End the program if results differ: what computes something else is not compared in speed."""
+    theirs = [np.asarray(array) for array in theirs]
+    error = max(disagreement(ours, theirs))
+    if not error <= TOLERANCE[theirs[0].dtype.name]:
+        raise SystemExit(f"{what}: results differ by {error:.1e} of the largest value")
+
+
+def one_thread_for_torch() -> None:
+    """As many as rnnfast has; end the program if PyTorch takes others."""
+    import torch
+
+    torch.set_num_threads(1)
+    if (threads := torch.get_num_threads()) != 1:
+        raise SystemExit(f"PyTorch has {threads} threads, not the 1 asked for")
 
 
 def run_of(cell: str, sizes: Sizes, direction: str, call: Any = None, **options: Any) -> Run:

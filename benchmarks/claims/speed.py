@@ -13,14 +13,25 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-from clock import BOTH, LAYERS, Clock, Row, Run, Sizes, SkipError, run_of, say
+from clock import (
+    BOTH,
+    LAYERS,
+    Clock,
+    Row,
+    Run,
+    Sizes,
+    SkipError,
+    must_agree,
+    one_thread_for_torch,
+    run_of,
+    say,
+)
 
 import rnnfast
 from rnnfast.bench.cases import CELLS, DIRECTIONS, SHAPES, Case
 from rnnfast.bench.peers import missing
 from rnnfast.bench.report import times
 from rnnfast.bench.run import Bench, Settings, Worker
-from rnnfast.bench.worker import TOLERANCE, disagreement
 
 
 def stream(clock: Clock) -> Iterator[Row]:
@@ -76,10 +87,7 @@ def lengths(clock: Clock) -> Iterator[Row]:
         what = f"LSTM {direction}, speed over PyTorch packed"
         ours = run_of("lstm", sizes, direction, {"lengths": drawn})
         theirs, packed = torch_packed(sizes, direction, drawn)
-        same = [packed(a).data if a.ndim == 3 else a for a in ours()]
-        errors = disagreement(same, [np.asarray(a) for a in theirs()])
-        if not max(errors) <= TOLERANCE["float32"]:
-            raise SystemExit(f"{what}: results differ by {max(errors):.1e} of the largest value")
+        must_agree(what, [packed(a).data if a.ndim == 3 else a for a in ours()], theirs())
         found = clock.best(what, {"ours": ours, "theirs": theirs})
         note = f"{1e3 * found['ours']:.1f} ms, PyTorch {1e3 * found['theirs']:.1f} ms"
         yield Row(what, found["theirs"] / found["ours"], "x", 4, at_least=True, note=note)
@@ -90,7 +98,7 @@ def torch_packed(sizes: Sizes, direction: str, drawn: Any) -> tuple[Run, Callabl
     import torch
     from torch.nn.utils.rnn import pack_padded_sequence
 
-    torch.set_num_threads(1)
+    one_thread_for_torch()
     T, B, I, H = sizes
     module, rng = torch.nn.LSTM(I, H), np.random.default_rng(1)
     params = rnnfast.LSTM(I, H, rng=0).params
