@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rnnfast.bench import machine, report, run
@@ -86,6 +87,44 @@ def test_all_are_checked_before_anything_is_timed_and_again_afterwards(workers: 
         assert [library for _, library in workers.of(kind)] == list(LIBRARIES)
 
 
+def test_every_timing_waits_until_idle_threads_are_asleep(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "PAUSE", 0.03)
+    monkeypatch.setattr(
+        run.time, "sleep", lambda seconds: workers.asked.append(("sleep", str(seconds)))
+    )
+    measured(rounds=2)
+    timings = [k for k, (kind, _) in enumerate(workers.asked) if kind in ("time", "peak")]
+    assert len(timings) == 2 * 4 + 1
+    assert all(workers.asked[k - 1] == ("sleep", "0.03") for k in timings)
+
+
+def test_each_case_is_compared_with_its_own_expected_results(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def expected(case: Case, arrays: dict[str, Any]) -> list[Any]:
+        assert arrays["x"].dtype == case.dtype
+        return [[*case.sizes, len(case.cell), k] for k, _ in enumerate(case.results)]
+
+    def answer(library: str, question: dict[str, Any], number: int) -> dict[str, Any]:
+        if question["do"] == "prepare":
+            case = Case(**question["case"])
+            right = np.load(question["expected"])
+            for k, name in enumerate(Case(case.cell, case.shape, "training").results):
+                assert right[name].tolist() == [*case.sizes, len(case.cell), k]
+            seen.append(case)
+        return {}
+
+    seen: list[Case] = []
+    monkeypatch.setattr(run, "expected", expected)
+    workers.answer = answer
+    many = {"shapes": ("step", "tiny"), "cells": ("rnn", "lstm")}
+    measured(directions=("forward", "training"), rounds=1, **many)
+    assert len(set(seen)) == 8
+    assert len(seen) == 8 * 4
+
+
 def test_the_libraries_change_places_and_the_record_has_them(workers: Workers) -> None:
     record = measured()
     order = [library for _, library in workers.of("time")]
@@ -151,6 +190,8 @@ def test_every_variable_that_names_threads_has_the_same_number(
         assert {"RNNFAST_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"} <= set(counts)
         assert {"MKL_NUM_THREADS", "NPROC"} <= set(counts)
         assert set(counts.values()) == {str(threads)}
+        assert env["JAX_PLATFORMS"] == "cpu"
+        assert 1 << int(env["OPENBLAS_THREAD_TIMEOUT"]) < run.PAUSE * 1e9, "asleep after the pause"
         assert ("XLA_FLAGS" in env) == (threads == 1 or "XLA_FLAGS" in os.environ)
 
 

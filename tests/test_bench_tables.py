@@ -92,7 +92,8 @@ def test_it_prints_all_tables(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("us", "text"), [(0.497, "0.497 µs"), (999.4, "999 µs"), (1280.0, "1.28 ms"), (1.18e6, "1.18 s")]
+    ("us", "text"),
+    [(0.497, "0.497 µs"), (999.4, "999 µs"), (1280.0, "1.28 ms"), (1.18e6, "1.18 s")],
 )
 def test_durations(us: float, text: str) -> None:
     assert TABLES.duration(us) == text
