@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from rnnfast.bench import machine, report, run
-from rnnfast.bench.cases import SHAPES, Case
+from rnnfast.bench.cases import DIRECTIONS, SHAPES, Case
 
 LIBRARIES = ("rnnfast", "numpy", "torch", "jax")
 Answer = Callable[[str, dict[str, Any], int], dict[str, Any]]
@@ -100,8 +100,9 @@ def test_every_timing_waits_until_idle_threads_are_asleep(
     assert all(workers.asked[k - 1] == ("sleep", "0.03") for k in timings)
 
 
+@pytest.mark.parametrize("cells", [("gru",), ("rnn", "lstm")])
 def test_each_case_is_compared_with_its_own_expected_results(
-    workers: Workers, monkeypatch: pytest.MonkeyPatch
+    cells: tuple[str, ...], workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def expected(case: Case, arrays: dict[str, Any]) -> list[Any]:
         assert arrays["x"].dtype == case.dtype
@@ -119,10 +120,9 @@ def test_each_case_is_compared_with_its_own_expected_results(
     seen: list[Case] = []
     monkeypatch.setattr(run, "expected", expected)
     workers.answer = answer
-    many = {"shapes": ("step", "tiny"), "cells": ("rnn", "lstm")}
-    measured(directions=("forward", "training"), rounds=1, **many)
-    assert len(set(seen)) == 8
-    assert len(seen) == 8 * 4
+    measured(directions=DIRECTIONS, rounds=1, shapes=("step", "tiny"), cells=cells)
+    assert len(set(seen)) == 4 * len(cells)
+    assert len(seen) == 4 * len(cells) * len(LIBRARIES)
 
 
 def test_the_libraries_change_places_and_the_record_has_them(workers: Workers) -> None:

@@ -14,6 +14,7 @@ from _fake_claims import CLAIMS, Scripted, load_claims, spy_on_layers
 
 import rnnfast
 from rnnfast.bench.cases import CELLS, DIRECTIONS, SHAPES, Case
+from rnnfast.bench.work import Work
 
 
 @pytest.fixture(scope="module")
@@ -309,3 +310,54 @@ def test_memory(claims: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {(row.measured, row.unit, row.goal, row.at_least) for row in left} == {
         (3.0, "MiB", 5, False)
     }
+
+
+def test_memory_that_calls_leave_is_the_difference_of_two_means(
+    claims: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a hundred calls each: a MiB more after every call makes 800 from call 200 to 1000."""
+    mib, trimmed, runs = iter(range(3000)), [], []
+    monkeypatch.setattr(claims.memory, "resident", lambda kind: next(mib))
+    monkeypatch.setattr(claims.memory, "TRIM", trimmed.append)
+
+    def run_of(cell: str, sizes: Any, direction: str) -> Any:
+        return lambda: runs.append((cell, *sizes, direction))
+
+    monkeypatch.setattr(claims.memory, "run_of", run_of)
+    assert claims.memory.left_by_calls(200, 1000, False) == 800
+    assert (len(trimmed), len(runs)) == (0, 1000)
+    assert claims.memory.left_by_calls(200, 300, True) == 100
+    assert (len(trimmed), len(runs)) == (300, 1300)
+    assert {cell for cell, *_ in runs} == set(CELLS)
+    assert {direction for *_, direction in runs} == {"training"}
+    assert len(set(runs)) > 900, "of random sizes"
+
+
+@pytest.mark.parametrize("library", ["rnnfast", "torch"])
+def test_a_step_s_peak_is_what_it_adds_to_what_was_resident_before(
+    claims: Any, library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+
+    def resident(kind: str) -> float:
+        events.append(kind)
+        return {"VmRSS": 100.0, "VmHWM": 130.0}[kind]
+
+    def runner(case: Any, arrays: Any, threads: int) -> Work:
+        assert (case.cell, case.direction, threads) == ("lstm", "training", 1)
+        return Work(lambda: (events.append(case.shape),), 1)
+
+    monkeypatch.setattr(claims.memory, "resident", resident)
+    monkeypatch.setattr(claims.memory, "PROC", tmp_path)
+    monkeypatch.setitem(claims.memory.RUNNERS, library, runner)
+    assert claims.memory.peak_of_step(library, "5 2 3 4") == 30
+    assert events == ["VmRSS", "2 2 3 5", "VmHWM", "VmRSS", "5 2 3 4", "VmHWM"]
+    assert (tmp_path / "clear_refs").read_text() == "5"
+
+
+def test_resident_memory_is_in_mib(
+    claims: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "status").write_text("Name:\tpython\nVmHWM:\t  4096 kB\nVmRSS:\t  2048 kB\n")
+    monkeypatch.setattr(claims.memory, "PROC", tmp_path)
+    assert (claims.memory.resident("VmHWM"), claims.memory.resident("VmRSS")) == (4, 2)
