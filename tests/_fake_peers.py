@@ -55,12 +55,15 @@ def fake_jax(unrolls: list[int]) -> dict[str, ModuleType]:
         return lambda *args: Pending(function(*args))
 
     jax, nn, numpy = (ModuleType(name) for name in ("jax", "jax.nn", "jax.numpy"))
-    jax.config = SimpleNamespace(update=lambda name, value: None)
+    config = {"jax_enable_x64": False}
+    jax.config = SimpleNamespace(update=config.__setitem__)
     jax.lax = SimpleNamespace(scan=scan)
     jax.vjp, jax.jit, jax.nn, jax.numpy = torch.func.vjp, jit, nn, numpy
     jax.block_until_ready = lambda pending: pending.value
     nn.sigmoid, numpy.tanh = torch.sigmoid, torch.tanh
-    numpy.asarray = lambda array: torch.from_numpy(array.copy())
+    numpy.asarray = lambda array: torch.tensor(
+        array, dtype=torch.float64 if config["jax_enable_x64"] else torch.float32
+    )
     numpy.split = torch.chunk
     return {"jax": jax, "jax.nn": nn, "jax.numpy": numpy}
 

@@ -83,6 +83,24 @@ def test_inputs_are_the_arguments_of_the_forward_function(cell: str, dtype: str)
     assert all(np.array_equal(arrays[name], again[name]) for name in arrays)
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_weights_keep_gates_between_saturation_and_death(cell: str) -> None:
+    """As PyTorch draws them: evenly up to one over the root of H, either sign."""
+    arrays = inputs(Case(cell, "medium", "forward"))
+    for name in ("w_ih", "w_hh", "b_ih", "b_hh"):
+        bound = 128**-0.5
+        assert 0.95 * bound < np.max(np.abs(arrays[name])) <= bound
+        assert abs(np.mean(arrays[name])) < 0.1 * bound
+    assert np.std(arrays["x"]) == pytest.approx(1, abs=0.02)
+
+
+def test_the_shapes_are_those_that_are_documented() -> None:
+    page = (Path(__file__).parents[1] / "benchmarks" / "README.md").read_text()
+    rows = re.findall(r"^\| (\w+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|", page, re.M)
+    assert {name: tuple(map(int, sizes)) for name, *sizes in rows} == SHAPES
+    assert [name for name, *_ in rows] == list(SHAPES)
+
+
 def test_inference_engines_refuse_training_and_float64() -> None:
     for case in (Case("gru", "tiny", "training"), Case("gru", "tiny", "forward", "float64")):
         with pytest.raises(UnsupportedError, match="only"):

@@ -12,7 +12,7 @@ import pytest
 from _fake_peers import fake_jax, fake_openvino
 
 import rnnfast
-from rnnfast.bench import peer_jax, worker
+from rnnfast.bench import peer_jax, peers, worker
 from rnnfast.bench.cases import CELLS, DIRECTIONS, DTYPES, Case, inputs
 from rnnfast.bench.peers import RUNNERS, blas_threads, expected, missing
 from rnnfast.bench.work import UnsupportedError, Work
@@ -30,6 +30,24 @@ def right(case: Case) -> dict[str, Any]:
 def assert_right(work: Work, case: Case) -> None:
     for _ in range(3):
         assert worker.wrong_results(work, case, right(case)) == ""
+
+
+@pytest.mark.parametrize(
+    ("library", "installed", "absent"),
+    [
+        ("torch", {"torch"}, []),
+        ("jax", {"torch"}, ["jax"]),
+        ("onnxruntime", {"onnxruntime"}, ["onnx"]),
+        ("openvino", {"onnx"}, ["openvino"]),
+        ("openvino", set(), ["openvino", "onnx"]),
+        ("openvino", {"openvino", "onnx"}, []),
+    ],
+)
+def test_what_a_library_needs_and_this_python_has_not(
+    library: str, installed: set[str], absent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "find_spec", lambda name: name if name in installed else None)
+    assert missing(library) == absent
 
 
 # ---------------------------------------------------------------------------------- thread counts
@@ -133,19 +151,28 @@ def test_openvino_computes_the_case(cell: str, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("direction", DIRECTIONS)
-@pytest.mark.parametrize(("shape", "unroll"), [("step", 1), ("tiny", 1), ("tiny", 16)])
+@pytest.mark.parametrize(
+    ("shape", "unroll", "dtype"),
+    [("step", 1, "float32"), ("tiny", 1, "float64"), ("tiny", 16, "float32")],
+)
 def test_jax_computes_the_case(
-    shape: str, unroll: int, direction: str, cell: str, monkeypatch: pytest.MonkeyPatch
+    shape: str,
+    unroll: int,
+    dtype: str,
+    direction: str,
+    cell: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("torch", reason="stands in for JAX")
     for name, module in fake_jax(unrolls := []).items():
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(peer_jax, "fastest", lambda runs: unroll)
-    case = Case(cell, shape, direction)
+    case = Case(cell, shape, direction, dtype)
     work = RUNNERS["jax"](case, inputs(case), 1)
     assert_right(work, case)
+    assert work.run()[0].dtype == getattr(sys.modules["torch"], dtype)
     assert work.notes == {"unroll": unroll}
-    assert unrolls == ([1] if shape == "step" else [1, 16]) + [unroll] * 3
+    assert unrolls == ([1] if shape == "step" else [1, 16]) + [unroll] * 4
 
 
 @pytest.mark.parametrize("faster", [1, 16])
