@@ -61,9 +61,7 @@ def test_the_first_page_s_shares_of_the_peak_are_those_of_the_records() -> None:
         assert sum(B >= 16 for _, B, _, _ in SHAPES.values()) == 5
         results = report.load(str(RECORDS / f"{machine}-1.json"))["results"]
         shares = [
-            r["percent_of_peak"]
-            for r in results
-            if r["library"] == "rnnfast" and r["B"] >= 16
+            r["percent_of_peak"] for r in results if r["library"] == "rnnfast" and r["B"] >= 16
         ]
         assert text.format(round(min(shares)), round(max(shares))) in words
     dense = [r for r in CLAIMS[0]["results"] if r["what"].endswith("time over dense")]
