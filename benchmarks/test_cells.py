@@ -11,7 +11,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from rnnfast import get_num_threads
 from rnnfast.bench.cases import CELLS, DIRECTIONS, SHAPES, Case, all_cases, inputs
 from rnnfast.bench.peers import RUNNERS, expected
-from rnnfast.bench.worker import TOLERANCE, disagreement
+from rnnfast.bench.worker import wrong_results
 
 
 def name(case: Case) -> str:
@@ -19,18 +19,19 @@ def name(case: Case) -> str:
 
 
 @lru_cache(maxsize=1)
-def reference(cell: str, shape: str) -> tuple[Any, ...]:
+def reference(cell: str, shape: str) -> dict[str, Any]:
     """What all four tests of a cell at a shape should return."""
     case = Case(cell, shape, "training")
-    return expected(case, inputs(case))
+    return dict(zip(case.results, expected(case, inputs(case)), strict=True))
 
 
 @pytest.mark.parametrize("library", ["rnnfast", "numpy"])
 @pytest.mark.parametrize("case", all_cases(CELLS, SHAPES, DIRECTIONS, "float32"), ids=name)
 def test_cell(benchmark: BenchmarkFixture, case: Case, library: str) -> None:
-    arrays = inputs(case)
+    work = RUNNERS[library](case, inputs(case), get_num_threads())
+    right = reference(case.cell, case.shape)
+    assert not wrong_results(work, case, right), "before it is timed"
     benchmark.group = case.shape
     benchmark.extra_info["flops"] = case.flops
-    results = benchmark(RUNNERS[library](case, arrays, get_num_threads()))
-    right = reference(case.cell, case.shape)
-    assert max(disagreement(results, right[: len(results)])) < TOLERANCE[case.dtype]
+    benchmark(work.run)
+    assert not wrong_results(work, case, right), "after it was timed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,37 +30,43 @@ def layer_of(cell: str, shape: str, kind: str) -> tuple[Any, np.ndarray[Any, Any
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("shape", ["tiny", "small", "medium"])
-def test_inference(benchmark: BenchmarkFixture, cell: str, shape: str, kind: str) -> None:
+def test_inference(
+    benchmark: BenchmarkFixture, agree: Callable[..., None], cell: str, shape: str, kind: str
+) -> None:
     layer, x = layer_of(cell, shape, kind)
     benchmark.group = f"layer inference {shape}"
     y, _ = benchmark(layer, x)
-    assert np.array_equal(y, layer.forward(x)[0])
+    agree({"y": y}, layer, x)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("shape", ["tiny", "small", "medium"])
-def test_training(benchmark: BenchmarkFixture, cell: str, shape: str, kind: str) -> None:
+def test_training(
+    benchmark: BenchmarkFixture, agree: Callable[..., None], cell: str, shape: str, kind: str
+) -> None:
     layer, x = layer_of(cell, shape, kind)
     dy = np.random.default_rng(2).standard_normal(layer(x)[0].shape, dtype=np.float32)
 
     def train() -> Any:
-        _, _, tape = layer.forward(x)
-        return layer.backward(tape, dy)
+        y, _, tape = layer.forward(x)
+        return y, layer.backward(tape, dy)
 
     benchmark.group = f"layer training {shape}"
-    grads = benchmark(train)
-    assert grads.input.shape == x.shape
-    assert set(grads.params) == set(layer.params)
+    y, grads = benchmark(train)
+    agree({"y": y, "input": grads.input, **grads.params}, layer, x, dy=dy)
 
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("lengths", ["full", "half"])
-def test_lengths(benchmark: BenchmarkFixture, cell: str, lengths: str) -> None:
+def test_lengths(
+    benchmark: BenchmarkFixture, agree: Callable[..., None], cell: str, lengths: str
+) -> None:
     """`half`: lengths from 0 to T, half of T on average, so at best half the time."""
     layer, x = layer_of(cell, "medium", "single")
     T, B = x.shape[:2]
     rows = np.linspace(0, T, B).round().astype(np.int64) if lengths == "half" else np.full(B, T)
     benchmark.group = "layer lengths medium"
     y, _ = benchmark(layer, x, lengths=rows)
+    agree({"y": y}, layer, x, lengths=rows)
     assert np.array_equal((y != 0).any(axis=2).sum(axis=0), rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,30 +16,43 @@ LAYERS = {"rnn": rnnfast.RNN, "gru": rnnfast.GRU, "lstm": rnnfast.LSTM}
 STREAMED = ("step", "tiny", "audio", "small")
 
 
-def stream_of(cell: str, shape: str) -> tuple[Any, np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """A stream, an input `x (T, B, I)` and the outputs the layer gives for it."""
+Agree = Callable[..., None]
+
+
+def layer_of(cell: str, shape: str) -> tuple[Any, np.ndarray[Any, Any]]:
+    """A layer and an input `x (T, B, I)`."""
     T, B, I, H = SHAPES[shape]
-    layer = LAYERS[cell](I, H, rng=0)
     x = np.random.default_rng(1).standard_normal((T, B, I), dtype=np.float32)
-    return layer.stream(batch_size=B), x, layer(x)[0]
+    return LAYERS[cell](I, H, rng=0), x
+
+
+# A stream carries its state from call to call: before and after it is timed it starts anew.
 
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("shape", STREAMED)
-def test_step(benchmark: BenchmarkFixture, cell: str, shape: str) -> None:
-    stream, x, y = stream_of(cell, shape)
-    out = np.empty_like(y[0])
-    assert np.array_equal(stream.step(x[0], out=out), y[0])
+def test_step(benchmark: BenchmarkFixture, agree: Agree, cell: str, shape: str) -> None:
+    layer, x = layer_of(cell, shape)
+    stream = layer.stream(batch_size=x.shape[1])
+    out = np.empty((x.shape[1], layer.hidden_size), np.float32)
     benchmark.group = f"stream.step {shape}"
     benchmark.extra_info["flops"] = Case(cell, shape, "forward").flops // len(x)
-    benchmark(stream.step, x[0], out=out)
+    for timed in (False, True):
+        if timed:
+            benchmark(stream.step, x[0], out=out)
+        stream.reset()
+        agree({"y": np.stack([stream.step(x_t, out=out).copy() for x_t in x])}, layer, x)
 
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("shape", STREAMED)
-def test_run(benchmark: BenchmarkFixture, cell: str, shape: str) -> None:
-    stream, x, y = stream_of(cell, shape)
-    assert np.array_equal(stream.run(x), y)
+def test_run(benchmark: BenchmarkFixture, agree: Agree, cell: str, shape: str) -> None:
+    layer, x = layer_of(cell, shape)
+    stream = layer.stream(batch_size=x.shape[1])
     benchmark.group = f"stream.run {shape}"
     benchmark.extra_info["flops"] = Case(cell, shape, "forward").flops
-    benchmark(stream.run, x)
+    for timed in (False, True):
+        if timed:
+            benchmark(stream.run, x)
+        stream.reset()
+        agree({"y": stream.run(x)}, layer, x)

@@ -50,11 +50,12 @@ def made_up(
 def test_speedups_and_means() -> None:
     record = made_up()
     assert list(report.speedups(record, "numpy").values()) == pytest.approx([8.0] * 54)
-    assert list(report.speedups(record, "best").values()) == pytest.approx([2.0] * 54)
+    assert list(report.speedups(record, "fastest").values()) == pytest.approx([2.0] * 54)
     forward_only = {(*case, "forward"): 4.0 for case in product(SHAPES, CELLS)}
     assert report.speedups(record, "onnxruntime") == pytest.approx(forward_only)
     slow = made_up(peers={"numpy": 0.5, "jax": 3.0})
-    assert min(report.speedups(slow, "best").values()) > 2.9, "NumPy is not among the peers"
+    ratios = report.speedups(slow, "fastest")
+    assert list(ratios.values()) == pytest.approx([0.5] * 54), "NumPy counts"
     assert report.geometric_mean([2.0, 8.0]) == pytest.approx(4.0)
     assert report.geometric_mean([]) is None
 
@@ -81,7 +82,7 @@ def test_table_has_every_case_in_aligned_columns() -> None:
 
 def test_table_without_peers() -> None:
     text = report.table(made_up(peers={}))
-    assert "best peer" not in text
+    assert "fastest" not in text
     assert "speed-up" not in text
     assert "12.5" in text
 
@@ -191,3 +192,57 @@ def test_plot(peers: dict[str, float] | None, tmp_path: Path) -> None:
     assert {"% of multiply-add peak", "xxl", "LSTM"} <= words
     drawn = {"NumPy", "PyTorch", "ONNX Runtime", "their time / rnnfast's"} & words
     assert len(drawn) == (4 if peers is None else 0)
+
+
+def test_the_figure_has_the_record_s_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib", reason="the figure needs matplotlib")
+    from matplotlib.figure import Figure
+
+    from rnnfast.bench.plot import plot
+
+    drawn: list[Any] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **options: drawn.append(figure))
+    record = made_up(peers={"numpy": 8.0, "jax": 0.5})
+    for k, result in enumerate(record["results"]):
+        result["percent_of_peak"] = float(k)
+    plot(record, "unused.png")
+    [figure] = drawn
+    for column, direction in enumerate(DIRECTIONS):
+        share, *speeds = figure.axes[column::2]
+        for cell, bars in zip(CELLS, share.containers, strict=True):
+            wanted = [
+                r["percent_of_peak"]
+                for r in record["results"]
+                if (r["library"], r["cell"], r["direction"]) == ("rnnfast", cell, direction)
+            ]
+            assert [bar.get_height() for bar in bars] == wanted
+            assert bars.get_label() == cell.upper()
+        for cell, axis in zip(CELLS, speeds, strict=True):
+            assert axis.get_title().startswith(f"{cell.upper()} {direction}")
+            lines = {line.get_label(): list(line.get_ydata()) for line in axis.lines[1:]}
+            assert lines == {
+                "NumPy": pytest.approx([8.0] * 9),
+                "JAX": pytest.approx([0.5] * 9),
+            }
+
+
+def test_the_fastest_is_chosen_case_by_case_among_all_libraries() -> None:
+    record = made_up(peers={"numpy": 8.0, "torch": 2.0, "jax": 4.0})
+    for result in record["results"]:
+        if (result["shape"], result["library"]) == ("step", "numpy"):
+            result["us"] /= 16
+    ratios = report.speedups(record, "fastest")
+    for (shape, _, _), ratio in ratios.items():
+        assert ratio == pytest.approx(0.5 if shape == "step" else 2.0)
+    text = report.table(record)
+    mean = report.number((0.5 * 2**8) ** (1 / 9), "x")
+    assert re.search(rf"^all +forward .* {mean}$", text, re.M)
+    assert re.search(r"^cell .* vs NumPy +vs fastest$", text, re.M)
+
+
+@pytest.mark.parametrize("name", ["epyc-zen4-1", "epyc-zen4-2", "xeon-avx512-1", "xeon-avx512-2"])
+def test_records_of_earlier_versions_can_still_be_read(name: str) -> None:
+    path = Path(__file__).parents[1] / "benchmarks" / "records" / f"{name}.json"
+    record = report.load(str(path))
+    assert "vs fastest" in report.table(record)
+    assert "1.00x" in report.compare(record, record)

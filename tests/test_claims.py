@@ -17,7 +17,7 @@ CLAIMS = Path(__file__).parents[1] / "benchmarks" / "claims"
 
 def claims(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(CLAIMS), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
 def test_table_record_and_figure(tmp_path: Path) -> None:

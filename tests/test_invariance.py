@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from _cases import (
     PER_ROW,
+    WEIGHTS,
     Case,
     Problem,
     Results,
@@ -142,6 +143,21 @@ def test_chunks(case: Case) -> None:
     middle = case.T // 2
     for cuts in ([0, middle, case.T], [0, 1, case.T], [*range(case.T + 1)]):
         assert_same_bits(in_chunks(problem, cuts), whole, PER_ROW)
+
+
+@pytest.mark.parametrize("case", CASES[: len(CASES) // len(SIZES)], ids=str)
+def test_weight_gradients_of_parts_add_up(case: Case) -> None:
+    """Of the batch's rows: up to rounding, since sums of parts have another order."""
+    problem = case.problem()
+    whole = run(functional, problem)
+    parts = [run(functional, problem.rows(rows)) for rows in ([0, 1, 2, 3], range(4, case.B))]
+    eps = np.finfo(case.dtype).eps
+    for name in (f"d{weight}" for weight in WEIGHTS):
+        if whole.get(name) is None:
+            continue
+        both = parts[0][name] + parts[1][name]
+        scale = np.max(np.abs(whole[name]))
+        np.testing.assert_allclose(both, whole[name], rtol=0, atol=64 * eps * scale, err_msg=name)
 
 
 @per_case

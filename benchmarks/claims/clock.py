@@ -15,9 +15,9 @@ import numpy as np
 import rnnfast
 from rnnfast._kernels import fma_peak
 from rnnfast.bench.cases import CELLS, DIRECTIONS, Case
-from rnnfast.bench.worker import repeats_for, seconds_of
+from rnnfast.bench.timing import Run, repeats_for, seconds_per_call, turns
+from rnnfast.bench.worker import TOLERANCE, disagreement
 
-Run: TypeAlias = Callable[[], tuple[Any, ...]]
 Sizes: TypeAlias = tuple[int, int, int, int]  # T, B, I, H
 Key = TypeVar("Key")
 Item = TypeVar("Item")
@@ -71,19 +71,20 @@ class Clock:
         return items[:1] if self.quick else items
 
     def best(self, what: str, runs: Mapping[Key, Run], pause: float = 0) -> dict[Key, float]:
-        """Seconds per call of each: the best of the rounds in which they take turns."""
+        """Seconds per call of each: the best of the rounds in which they take turns.
+
+        The first round has their own order, each further one another.
+        """
         say(what)
-        rounds, least, seconds = (2, 0.0, 0.001) if self.quick else (7, 1.5, 0.02)
+        rounds, least, seconds = (2, 0.0, 0.001) if self.quick else (8, 1.5, 0.02)
         repeats = {key: repeats_for(run, seconds) for key, run in runs.items()}
         found = dict.fromkeys(runs, math.inf)
-        end = time.perf_counter() + least
-        while rounds > 0 or time.perf_counter() < end:
-            rounds -= 1
-            for key, run in runs.items():
+        end, number = time.perf_counter() + least, 0
+        while number < rounds or time.perf_counter() < end:
+            for key in turns(runs, number):
                 time.sleep(pause)
-                # Not counted: caches, and memory that a virtual machine's host took back meanwhile.
-                seconds_of(run, math.ceil(repeats[key] / 10))
-                found[key] = min(found[key], seconds_of(run, repeats[key]) / repeats[key])
+                found[key] = min(found[key], seconds_per_call(runs[key], repeats[key]))
+            number += 1
             self.peak = max(self.peak, fma_peak("float32", seconds) / 1e9)
         return found
 
@@ -106,6 +107,23 @@ class Clock:
 
 def say(what: str) -> None:
     print(f"  {what}", file=sys.stderr, flush=True)
+
+
+def must_agree(what: str, ours: Sequence[Any], theirs: Sequence[Any]) -> None:
+    """End the program if results differ: what computes something else is not compared in speed."""
+    theirs = [np.asarray(array) for array in theirs]
+    error = max(disagreement(ours, theirs))
+    if not error <= TOLERANCE[theirs[0].dtype.name]:
+        raise SystemExit(f"{what}: results differ by {error:.1e} of the largest value")
+
+
+def one_thread_for_torch() -> None:
+    """As many as rnnfast has; end the program if PyTorch takes others."""
+    import torch
+
+    torch.set_num_threads(1)
+    if (threads := torch.get_num_threads()) != 1:
+        raise SystemExit(f"PyTorch has {threads} threads, not the 1 asked for")
 
 
 def run_of(cell: str, sizes: Sizes, direction: str, call: Any = None, **options: Any) -> Run:

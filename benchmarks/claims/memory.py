@@ -61,7 +61,7 @@ def peak_of_step(library: str, shape: str) -> float:
     """MiB that a first LSTM training step adds at its peak; a tiny one has loaded what it needs."""
     for sizes in ("2 2 3 5", shape):
         case = Sized("lstm", sizes, "training")
-        run = RUNNERS[library](case, inputs(case), 1)
+        run = RUNNERS[library](case, inputs(case), 1).run
         before = resident("VmRSS")
         (PROC / "clear_refs").write_text("5")  # VmHWM starts again from VmRSS
         results = run()

@@ -8,11 +8,10 @@ from functools import partial
 from itertools import product
 from typing import Any
 
-from clock import Clock, Row, Run, Sizes, SkipError
+from clock import Clock, Row, Run, Sizes, SkipError, must_agree, one_thread_for_torch
 
 from rnnfast.bench.cases import SHAPES
 from rnnfast.bench.peers import missing
-from rnnfast.bench.worker import TOLERANCE, disagreement
 
 CELLS = ("RNN", "GRU", "LSTM")
 DENSE = ("small", "medium", "long", "large", "xl")
@@ -24,9 +23,7 @@ def modules(clock: Clock) -> Iterator[Row]:
     """Speed of rnnfast.torch's layers over torch.nn's, forward and backward through autograd."""
     if missing("torch"):
         raise SkipError("PyTorch is not installed")
-    import torch
-
-    torch.set_num_threads(1)
+    one_thread_for_torch()
     cases: list[tuple[str, float, Any]] = []
     for shape, cell in product(clock.some(DENSE), clock.some(CELLS)):
         goal = 1.05 if cell == "LSTM" else 2 if shape == "small" else 1.3
@@ -55,9 +52,7 @@ def ratio(clock: Clock, what: str, goal: float, make: Any) -> Row:
     plain, fast = make()
     for _ in range(2):  # the second step of a classifier starts where the first one led
         theirs, ours = ([part.detach().numpy() for part in run()] for run in (plain, fast))
-        errors = disagreement(ours, theirs)
-        if not max(errors) <= TOLERANCE[theirs[0].dtype.name]:
-            raise SystemExit(f"{what}: results differ by {max(errors):.1e} of the largest value")
+        must_agree(what, ours, theirs)
     found = clock.best(what, {"plain": plain, "fast": fast})
     note = f"{1e3 * found['fast']:.3g} ms, PyTorch {1e3 * found['plain']:.3g} ms"
     return Row(what, found["plain"] / found["fast"], "x", goal, at_least=True, note=note)

@@ -55,6 +55,14 @@ class Case:
         forward = 2 * T * B * GATES[self.cell] * H * (I + H)
         return forward if self.direction == "forward" else 3 * forward
 
+    @property
+    def results(self) -> tuple[str, ...]:
+        """Names of what every library returns: `y`, for training also the gradient of each input.
+
+        All of them are compared: who left one out would do less work than the others.
+        """
+        return ("y",) if self.direction == "forward" else ("y", *(f"d{n}" for n in arguments(self)))
+
 
 def all_cases(
     cells: Iterable[str], shapes: Iterable[str], directions: Iterable[str], dtype: str
@@ -62,6 +70,12 @@ def all_cases(
     """Every combination, grouped by shape, then cell."""
     cells, directions = tuple(cells), tuple(directions)
     return [Case(c, s, d, dtype) for s in shapes for c in cells for d in directions]
+
+
+def arguments(case: Case) -> tuple[str, ...]:
+    """Names of the arguments of the forward function, in their order."""
+    states = ("h0", "c0") if case.cell == "lstm" else ("h0",)
+    return ("x", *states, "w_ih", "w_hh", "b_ih", "b_hh")
 
 
 def inputs(case: Case) -> Arrays:

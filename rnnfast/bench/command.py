@@ -71,15 +71,17 @@ def add_to(commands: Any) -> None:
         description=(
             "Measure this machine: every cell, forward and training (forward and backward), "
             "rnnfast against the NumPy reference and whichever peers are installed. Each library "
-            "runs in its own process, with as many threads on the same CPUs. Its results are "
-            "checked before they are timed. The libraries take turns, and the best of all rounds "
-            "counts. Names are given as a comma-separated list."
+            "runs in its own process, with as many threads on the same CPUs; one that says it has "
+            "others is not timed. Its results are checked before and after they are timed. The "
+            "libraries take turns, in another order each round, and the best of all rounds counts. "
+            "Names are given as a comma-separated list."
         ),
         epilog="`rnnfast bench compare A.json B.json` compares two records written with --json.",
     )
     p.hint = "expected options, or compare A.json B.json"
     add = p.add_argument
-    add("--quick", action="store_true", help="a few shapes and short timings: under a minute")
+    add("--quick", action="store_true",
+        help="a few shapes and short timings: under a minute, plus JAX's compiling")  # fmt: skip
     add("--json", metavar="PATH", help="write the record to PATH (-: print it instead)")
     add("--plot", metavar="PATH", help="draw the figure to PATH (.png, .svg); needs matplotlib")
     add("--threads", type=between(1, MAX_THREADS, int), metavar="N", help="default: as rnnfast")

@@ -69,10 +69,10 @@ def rows_of(record: Record) -> dict[Case, dict[str, Any]]:
 def speedups(record: Record, library: str) -> dict[Case, float]:
     """Time of `library` over time of rnnfast by `(shape, cell, direction)`.
 
-    The library `best` is, case by case, the fastest one besides NumPy.
+    The library `fastest` is, case by case, the fastest of all others. NumPy is one of them.
     """
     us = times(record)
-    others = [library] if library != "best" else [p for p in peers_of(record) if p != "numpy"]
+    others = peers_of(record) if library == "fastest" else [library]
     ratios = {}
     for shape, cell, direction, name in us:
         theirs = [us[key] for p in others if (key := (shape, cell, direction, p)) in us]
@@ -163,11 +163,11 @@ def machine_line(record: Record) -> str:
 def table(record: Record) -> str:
     """One run for people: times by shape, geometric means, the machine."""
     peers = peers_of(record)
-    vs = (["numpy"] if "numpy" in peers else []) + (["best"] if set(peers) - {"numpy"} else [])
+    vs = (["numpy"] if "numpy" in peers else []) + (["fastest"] if set(peers) - {"numpy"} else [])
     rows = [
         ["cell", "direction", "rnnfast us", "GFLOP/s", "% peak"]
         + [f"{NAMES[peer]} us" for peer in peers]
-        + [f"vs {NAMES.get(name, 'best peer')}" for name in vs]
+        + [f"vs {NAMES.get(name, name)}" for name in vs]
     ]
     ratios = {name: speedups(record, name) for name in vs}
     us = times(record)
@@ -181,7 +181,7 @@ def table(record: Record) -> str:
     apart = spreads(record)
     rows = with_spread(rows, [apart[case][0] if case in apart else None for case in cases])
     text = by_shape([shape for shape, _, _ in cases], align(rows))
-    text += ["", *means(record, [*peers, *vs[-1:]] if "best" in vs else peers)]
+    text += ["", *means(record, [*peers, "fastest"] if "fastest" in vs else peers)]
     text += ["", *skipped_lines(record), peak_line(record), machine_line(record)]
     if lines_of_warning := warning(record):
         text += ["", *lines_of_warning]
@@ -205,7 +205,7 @@ def means(record: Record, libraries: Sequence[str]) -> list[str]:
     """Geometric means over the shapes of the speed-up over each library."""
     if not libraries:
         return []
-    rows = [["cell", "direction"] + [f"vs {NAMES.get(name, 'best peer')}" for name in libraries]]
+    rows = [["cell", "direction"] + [f"vs {NAMES.get(name, name)}" for name in libraries]]
     ratios = [speedups(record, name) for name in libraries]
     present = [c for c in CELLS if c in record["settings"]["cells"]]
     for cells in [*((c,) for c in present), tuple(present)]:

@@ -22,7 +22,7 @@ from . import machine
 from .cases import CELLS, DIRECTIONS, SHAPES, Case, all_cases, inputs
 from .peers import expected
 from .progress import progress
-from .worker import RESULTS
+from .timing import turns
 
 # Seconds until idle threads of OpenMP and ONNX Runtime, which spin at first, are asleep.
 # OMP_WAIT_POLICY=passive would spare the wait, but also change how the libraries themselves run.
@@ -191,35 +191,41 @@ class Bench:
                 old.unlink()
             both = Case(case.cell, case.shape, "training", case.dtype)
             right = expected(both, inputs(both))
-            np.savez(path, **dict(zip(RESULTS, right, strict=True)))
+            np.savez(path, **dict(zip(both.results, right, strict=True)))
         return path
 
-    def prepare(self, case: Case) -> list[str]:
-        """The libraries whose results are right, ready to be timed."""
+    def prepare(self, case: Case) -> dict[str, dict[str, Any]]:
+        """Make the libraries ready. What those that are to be timed say of themselves."""
         question = {
             "do": "prepare",
             "case": asdict(case),
             "expected": str(self.expect(case)),
             "seconds": self.settings.seconds,
         }
-        ready = []
+        ready = {}
         for library in list(self.workers):
             reply = self.ask(library, case, question)
             if "skip" not in reply:
-                ready.append(library)
+                ready[library] = reply
             elif library in self.workers:
                 self.skip(library, case, reply["skip"])
         return ready
 
     def measure(self, case: Case) -> None:
-        """Time the case in rounds, each library once per round; the best of each counts."""
-        rounds: dict[str, list[float]] = {library: [] for library in self.prepare(case)}
-        for _ in range(self.settings.rounds):
-            for library in list(rounds):
+        """Time the case in rounds, each library once per round; the best of each counts.
+
+        The libraries change places from round to round.
+        """
+        ready = self.prepare(case)
+        rounds: dict[str, list[float]] = {library: [] for library in ready}
+        places: dict[str, list[int]] = {library: [] for library in ready}
+        for number in range(self.settings.rounds):
+            for place, library in enumerate(turns(rounds, number)):
                 time.sleep(PAUSE)
                 reply = self.ask(library, case, {"do": "time"})
                 if "us" in reply:
                     rounds[library].append(reply["us"])
+                    places[library].append(place)
                 else:
                     del rounds[library]
         time.sleep(PAUSE)
@@ -228,12 +234,22 @@ class Bench:
         self.peak = max(self.peak, peak["gflops"])
         T, B, I, H = case.sizes
         for library, times in rounds.items():
+            if not self.still_right(library, case):
+                continue
             us = min(times)
             self.results.append(
                 {**asdict(case), "T": T, "B": B, "I": I, "H": H, "library": library}
                 | {"us": us, "gflops": case.flops / us / 1e3}
-                | {"rounds_us": times, "spread": max(times) / us - 1}
+                | {"rounds_us": times, "places": places[library], "spread": max(times) / us - 1}
+                | ready[library]
             )
+
+    def still_right(self, library: str, case: Case) -> bool:
+        """Whether what was timed computes the right results; if not, it is skipped with a word."""
+        reply = self.ask(library, case, {"do": "check"})
+        if "skip" in reply and library in self.workers:
+            self.skip(library, case, reply["skip"])
+        return "skip" not in reply
 
     def record(self) -> dict[str, Any]:
         """The run as it is written to JSON."""
@@ -257,9 +273,10 @@ def measure(settings: Settings) -> dict[str, Any]:
     -------
     dict
         `schema`, `machine`, `settings`, `peak_gflops` (GFLOP/s), `results` (one entry per case and
-        library: microseconds per call, those of every round and their spread, slowest over fastest
-        less 1, GFLOP/s and per cent of the peak of all threads) and `skipped` (what was not timed
-        and why).
+        library: microseconds per call, those of every round with the library's place in it, their
+        spread, slowest over fastest less 1, GFLOP/s and per cent of the peak of all threads; the
+        threads that the library says it has, None if it does not say, and notes on the way it was
+        called) and `skipped` (what was not timed and why).
 
     Raises
     ------

@@ -5,21 +5,19 @@ Run as `python -m rnnfast.bench.worker LIBRARY THREADS`. Ends with the end of it
 
 from __future__ import annotations
 
-import gc
 import json
-import math
 import os
 import sys
-from collections.abc import Sequence
-from time import perf_counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from .cases import Case, inputs
-from .peers import RUNNERS, Run, UnsupportedError, load
+from .peers import RUNNERS
+from .timing import repeats_for, seconds_per_call
+from .work import UnsupportedError, Work, load
 
-RESULTS = ("y", "dx", "dw_ih", "dw_hh")
 # Far above rounding, far below what a wrong gate order or a missing bias would give.
 TOLERANCE = {"float32": 1e-4, "float64": 1e-12}
 
@@ -37,26 +35,18 @@ def disagreement(results: Sequence[Any], expected: Sequence[Any]) -> list[float]
     return errors
 
 
-def seconds_of(run: Run, repeats: int) -> float:
-    """Duration of `repeats` calls, without pauses for garbage collection."""
-    gc.collect()
-    gc.disable()
-    try:
-        start = perf_counter()
-        for _ in range(repeats):
-            run()
-        return perf_counter() - start
-    finally:
-        gc.enable()
-
-
-def repeats_for(run: Run, seconds: float) -> int:
-    """How often to call `run` so that one measurement lasts at least about `seconds`."""
-    repeats = 1
-    while (elapsed := seconds_of(run, repeats)) < seconds:
-        wanted = 1.1 * repeats * seconds / max(elapsed, 1e-9)
-        repeats = min(max(2 * repeats, int(wanted)), 10 * repeats)
-    return repeats
+def wrong_results(work: Work, case: Case, expected: Mapping[str, Any]) -> str:
+    """Start `work` anew, run it, and say which results differ from what is expected; "" if none."""
+    work.restart()
+    results = work.run()
+    if len(results) != len(case.results):
+        return f"{len(results)} results, expected {', '.join(case.results)}"
+    errors = disagreement(results, [expected[name] for name in case.results])
+    return ", ".join(
+        f"{name} differs from the reference by {error:.1e} of its largest value"
+        for name, error in zip(case.results, errors, strict=True)
+        if error > TOLERANCE[case.dtype]
+    )
 
 
 class Worker:
@@ -64,7 +54,9 @@ class Worker:
 
     def __init__(self, library: str, threads: int) -> None:
         self.library, self.threads = library, threads
-        self.run: Run | None = None
+        self.case: Case | None = None
+        self.work: Work | None = None
+        self.expected = ""
         self.repeats = 1
 
     def hello(self) -> dict[str, Any]:
@@ -73,37 +65,46 @@ class Worker:
         return {"version": version.partition("-")[0]}
 
     def prepare(self, case: dict[str, str], expected: str, seconds: float) -> dict[str, Any]:
-        """Set `case` up, compare its results with the file `expected`, choose the repeats."""
-        self.run = None  # frees the previous case first
-        chosen = Case(**case)
+        """Set `case` up, compare its results with the file `expected`, choose the repeats.
+
+        The reply has the library's threads and notes, or with `skip` the reason why it is not to be
+        timed: it does not compute the case, it has not the threads, or its results are wrong.
+        """
+        self.work = None  # frees the previous case first
+        self.case, self.expected = Case(**case), expected
         try:
-            run = RUNNERS[self.library](chosen, inputs(chosen), self.threads)
-            results = run()
+            work = RUNNERS[self.library](self.case, inputs(self.case), self.threads)
+            if work.threads not in (None, self.threads):
+                return {"skip": f"it has {work.threads} threads, not the {self.threads} asked for"}
+            self.work = work
+            if reason := self.wrong("wrong result"):
+                return {"skip": reason}
         except UnsupportedError as error:
             return {"skip": str(error)}
         except Exception as error:  # whatever a library raises is its answer
             return {"skip": f"{type(error).__name__}: {error}"}
-        with np.load(expected) as right:
-            errors = disagreement(results, [right[name] for name in RESULTS[: len(results)]])
-        wrong = [
-            f"{name} differs from the reference by {error:.1e} of its largest value"
-            for name, error in zip(RESULTS, errors, strict=False)
-            if error > TOLERANCE[chosen.dtype]
-        ]
-        if wrong:
-            return {"skip": "wrong result: " + ", ".join(wrong)}
-        self.run, self.repeats = run, repeats_for(run, seconds)
-        return {}
+        self.repeats = repeats_for(work.run, seconds)
+        return {"threads": work.threads, "notes": work.notes}
+
+    def wrong(self, title: str) -> str:
+        """What is wrong with the results, after `title`; nothing is timed then."""
+        assert self.work is not None
+        assert self.case is not None
+        with np.load(self.expected) as right:
+            reasons = wrong_results(self.work, self.case, right)
+        if reasons:
+            self.work = None
+        return f"{title}: {reasons}" if reasons else ""
 
     def time(self) -> dict[str, Any]:
-        """Warm up with a tenth of the calls, then time them; microseconds per call.
+        """Microseconds per call."""
+        assert self.work is not None
+        return {"us": 1e6 * seconds_per_call(self.work.run, self.repeats)}
 
-        While other libraries have their turn caches go cold, and the host of a virtual machine
-        takes back memory that was freed: the first call of a long case can take twice the time.
-        """
-        assert self.run is not None
-        seconds_of(self.run, math.ceil(self.repeats / 10))
-        return {"us": 1e6 * seconds_of(self.run, self.repeats) / self.repeats}
+    def check(self) -> dict[str, Any]:
+        """Compare once more: what was timed still has to compute the right results."""
+        reason = self.wrong("wrong result after it was timed")
+        return {"skip": reason} if reason else {}
 
     def peak(self, dtype: str, seconds: float) -> dict[str, Any]:
         """What one core's multiply-add units reach, in GFLOP/s."""
