@@ -6,14 +6,9 @@
 from __future__ import annotations
 
 import itertools
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
-from textwrap import dedent
 from typing import Any
 
 import numpy as np
@@ -24,12 +19,13 @@ import rnnfast
 from rnnfast import _kernels, functional
 
 OPTIONS = product(lengths=(False, True), resets=(False, True), reverse=(False, True))
-CASES = [replace(case, **o) for case in with_dtype(variants(T=6, B=4, H=19)) for o in OPTIONS]
+CASES = [replace(case, **o) for case in variants(T=6, B=4, H=19) for o in OPTIONS]
 # One step of one row, which needs no packed weights; none of something; work for several threads.
 CASES += with_dtype([*variants(T=1, B=1), *variants(T=0), *variants(B=0)])
 SHARED = [replace(case, lengths=n) for case in variants(T=60, B=37, I=33, H=70) for n in (0, 1)]
 WIDE = variants(T=2, B=2, I=1200, H=40)  # weight gradients in several stretches of columns
-per_case = pytest.mark.parametrize("case", [*CASES, *SHARED, *WIDE], ids=str)
+CASES += WIDE
+per_case = pytest.mark.parametrize("case", [*CASES, *SHARED], ids=str)
 
 
 def used() -> int:
@@ -89,21 +85,23 @@ def test_a_tape_that_is_used_and_used_again(case: Case) -> None:
 @pytest.mark.parametrize("case", with_dtype(variants(lengths=True)), ids=str)
 def test_wrong_arguments(case: Case) -> None:
     """Each array in turn too long by one, so that all before it are already taken."""
+
+    def longer(array: Any) -> Any:
+        return np.concatenate([array, array[..., :1]], -1)
+
     before, problem = used(), case.problem()
     wrong = 0
     for name, array in problem.forward.items():
         if isinstance(array, np.ndarray):
-            longer = np.concatenate([array, array[:1]])
             with pytest.raises(ValueError, match="shape"):
-                forward(functional, problem.using(**{name: longer}))
+                forward(functional, problem.using(**{name: longer(array)}))
             wrong += 1
             assert used() == before
     _, tape = forward(functional, problem)
     held = used()
     for name, array in problem.upstream.items():
-        longer = np.concatenate([array, array[:1]])
         with pytest.raises(ValueError, match="shape"):
-            backward(functional, problem.using(**{name: longer}), tape)
+            backward(functional, problem.using(**{name: longer(array)}), tape)
         wrong += 1
         assert used() == held
     assert wrong >= 8
@@ -146,7 +144,7 @@ def test_layers(kind: Any, options: dict[str, Any]) -> None:
         layer.forward(x, **more)
         with pytest.raises(ValueError, match="x has shape"):
             layer.forward(x[..., :5], **more)
-        with pytest.raises(RuntimeError, match="tape was used"):
+        with pytest.raises(RuntimeError, match="tape has been used"):
             layer.backward(tape)
         del y, state, tape, grads
         assert used() == before
@@ -279,17 +277,16 @@ def test_more_than_there_is() -> None:
 
 
 def spoil(most: int) -> None:
-    """Fill what is kept for later, and NumPy's own small blocks, with NaN."""
+    """Fill what is kept for later calls, and NumPy's own small blocks, with NaN."""
     sizes = [int(64 * 1.18**i) for i in range(64) if 64 * 1.18**i < most]
-    for some in itertools.batched(sizes, 16) if hasattr(itertools, "batched") else [sizes]:
-        held = [_kernels.copied(np.full(size // 8, np.nan)) for size in some for _ in range(2)]
-        del held
+    held = [_kernels.copied(np.full(size // 8, np.nan)) for size in sizes]
+    del held
     small = [np.full(n, np.nan) for n in range(1, 128) for _ in range(8)]
     del small
 
 
 @pytest.mark.usefixtures("isa")
-@pytest.mark.parametrize("case", [*CASES[:-32], *WIDE], ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_results_do_not_depend_on_what_memory_held(case: Case) -> None:
     problem = case.problem()
     want = run(functional, problem)
