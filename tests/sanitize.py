@@ -34,7 +34,7 @@ SAMPLE = 40  # cases of each test of MODULES and each instruction set
 # What no sanitized process can do: it keeps no blocks, takes memory of its own, and is slow. Nor are
 # wheels and benchmarks of such a build of interest.
 LEFT_OUT = ("test_kept_memory.py", "test_guard_pages.py", "test_memory.py", "test_packaging.py")
-LEFT_OUT_TESTS = ("not grow and not given_back and not arrays_of_their_own and not bench")
+LEFT_OUT_TESTS = "not grow and not given_back and not arrays_of_their_own and not bench"
 
 # Prefetches go past the ends of arrays on purpose. What `null`, `alignment` and `object-size` look
 # at in every access takes gcc many minutes, and AddressSanitizer and the processor see the same.

@@ -121,7 +121,27 @@ def test_plain_arrays_of_wrong_shape_behind_right_ones() -> None:
     outs = [(np.zeros((300, 16, 64), np.float32), np.zeros((15, 64), np.float32), None)]
     with pytest.raises(ValueError, match="does not fit"):
         _kernels.run_forward(calls[:1], 1, outs)
+    y = np.zeros((300, 16, 64), np.float32)
+    y.flags.writeable = False
+    with pytest.raises(ValueError, match="does not fit"):
+        _kernels.run_forward(calls[:1], 1, [(y, None, None)])
     assert used() == before
+
+
+def test_a_tape_whose_memory_is_lent() -> None:
+    """The memory holds the tape; by its address the tape is found, and only while there is one."""
+    before = used()
+    _, tape = forward(functional, Case(cell="lstm").problem())
+    memory = tape.memory
+    address = memory.ctypes.data
+    assert _kernels.tape_at(address) is tape
+    held = used()
+    del tape
+    assert used() == held > before + memory.nbytes
+    assert _kernels.tape_at(address) is not None
+    del memory
+    assert used() == before
+    assert _kernels.tape_at(address) is None
 
 
 def layers() -> list[Any]:

@@ -97,7 +97,8 @@ def test_nothing_beyond_an_array_is_touched(isa: str, edge: str, blocks: str) ->
     program = Path(__file__).with_name("_guarded.py")
     done = subprocess.run(
         [sys.executable, "-P", str(program), edge, isa],
-        env=os.environ | {
+        env=os.environ
+        | {
             "PYTHONPATH": os.pathsep.join([str(PACKAGE), str(program.parent)]),
             "LD_PRELOAD": blocks if edge == "end" else "",
         },  # fmt: skip
