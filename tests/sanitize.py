@@ -31,8 +31,8 @@ MODULES = (
     *("test_stream.py", "test_blocks.py", "test_subnormals.py"),
 )
 SAMPLE = 40  # cases of each test of MODULES and each instruction set
-# What no sanitized process can do: it keeps no blocks, takes memory of its own, and is slow. Nor are
-# wheels and benchmarks of such a build of interest.
+# What no sanitized process can do: it keeps no blocks, takes memory of its own, and is slow. Wheels
+# and benchmarks of such a build are of no interest.
 LEFT_OUT = ("test_kept_memory.py", "test_guard_pages.py", "test_memory.py", "test_packaging.py")
 LEFT_OUT_TESTS = "not grow and not given_back and not arrays_of_their_own and not bench"
 

@@ -293,7 +293,7 @@ def test_more_than_there_is() -> None:
         _kernels.copied(huge)
 
 
-# --------------------------------------------------------------------------- what memory held before
+# -------------------------------------------------------------------------- what memory held before
 
 
 def spoil(most: int) -> None:

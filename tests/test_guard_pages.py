@@ -58,9 +58,9 @@ int posix_memalign(void **to, size_t alignment, size_t size) {
   if (!page) return *to = __libc_memalign(alignment, size), *to ? 0 : ENOMEM;
   if (at + (n + 1) * page > SPACE) return ENOMEM;
   if (mprotect(space + at, n * page, PROT_READ | PROT_WRITE)) return ENOMEM;
-  char *block = space + at + n * page - size;
+  char *end = space + at + n * page, *block = end - size;
   memset(block, 0xff, size);
-  pages[(size_t)(block - space) / page] = (uint32_t)((space + at + n * page - block + page - 1) / page);
+  pages[(size_t)(block - space) / page] = (uint32_t)((size_t)(end - block + page - 1) / page);
   *to = block;
   return 0;
 }
@@ -95,16 +95,11 @@ def blocks(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.parametrize("isa", _kernels.ISAS)
 def test_nothing_beyond_an_array_is_touched(isa: str, edge: str, blocks: str) -> None:
     program = Path(__file__).with_name("_guarded.py")
-    done = subprocess.run(
-        [sys.executable, "-P", str(program), edge, isa],
-        env=os.environ
-        | {
-            "PYTHONPATH": os.pathsep.join([str(PACKAGE), str(program.parent)]),
-            "LD_PRELOAD": blocks if edge == "end" else "",
-        },  # fmt: skip
-        capture_output=True,
-        text=True,
-    )
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(PACKAGE), str(program.parent)])}
+    if edge == "end":
+        env["LD_PRELOAD"] = blocks
+    command = [sys.executable, "-P", str(program), edge, isa]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
     last = done.stdout.splitlines()[-1:]
     assert done.returncode != -signal.SIGSEGV, f"past an array in {last}"
     assert (done.returncode, last) == (0, ["all"]), done.stderr

@@ -51,7 +51,7 @@ def size_of(make):
     return used() - before - HEADER, made
 
 def scratch():
-    # Packed weights are like all scratch: 2048 bytes here, for units that fill vectors of every size.
+    # Packed weights are like all scratch: 2048 bytes here, with vectors of any length.
     return _kernels.pack(_kernels.RNN, 0, *weights, None, None, None)
 
 weights = np.zeros((16, 15), np.float32), np.zeros((16, 16), np.float32)
@@ -153,7 +153,7 @@ def test_what_is_kept_has_at_most_a_quarter_more_than_was_in_use(script: Script)
         MiB = 1 << 20
         keep(*[20 * MiB] * 10)  # 200 at once
         assert kept() == 200 * MiB
-        # In use again and partly kept: together never more than 250, then so much less as small blocks are freed.
+        # In use again and partly kept: never more than 250 together; less as blocks are freed.
         held = [take(25 * MiB) for _ in range(4)]
         assert used() == 4 * (25 * MiB + HEADER)
         small = take(100)
@@ -168,7 +168,7 @@ def test_what_is_kept_has_at_most_a_quarter_more_than_was_in_use(script: Script)
 
 
 def test_a_gibibyte_is_the_most_that_is_kept(script: Script) -> None:
-    """Of 1.9 that a call has, which then fails for want of memory, so that none of it is written."""
+    """Of 1.9 that a call has. It fails for want of memory, so that none of it is written."""
     script("""
         weights = np.zeros((256, 1), np.float32), np.zeros((256, 256), np.float32), None, None, None
         x = np.zeros((1, 600_000, 1), np.float32)
