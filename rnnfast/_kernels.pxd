@@ -100,6 +100,12 @@ cdef extern from "rnnfast.h" nogil:
     void *rnnfast_alloc(size_t)
     void *rnnfast_alloc_result(size_t)
     void rnnfast_free(void *)
+    ctypedef struct rnnfast_memory:
+        size_t used, kept
+        int blocks
+    rnnfast_memory rnnfast_memory_now()
+    long rnnfast_memory_refuse(long)
+    void rnnfast_memory_hold(int)
     int RNNFAST_MAX_THREADS
     ctypedef int rnnfast_task(void *, Py_ssize_t) noexcept nogil
     int rnnfast_share(Py_ssize_t, int, int, rnnfast_task *, void *)

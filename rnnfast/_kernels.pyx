@@ -245,3 +245,4 @@ def fma_peak(str precision, double seconds):
 
 include "_steps.pxi"       # streaming
 include "_tensors.pxi"     # PyTorch's tensors
+include "_probes.pxi"      # for tests

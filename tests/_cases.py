@@ -27,6 +27,14 @@ BIASES = ("none", "ih", "hh", "both")
 NONLINEARITIES = ("tanh", "relu", "sigmoid", "identity")
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 
+# What every cell can be asked for beside its own options, in the shares that tests take.
+OPTIONS_OF_CELLS: dict[str, tuple[Any, ...]] = {
+    "bias": BIASES,
+    "lengths": (False, False, True),
+    "resets": (False, False, True),
+    "reverse": (False, True),
+}
+
 WEIGHTS = ("w_ih", "w_hh", "b_ih", "b_hh", "w_hr")
 ROW_AXIS = {"x": 1, "dy": 1, "resets": 1, "lengths": 0}
 ROW_AXIS |= dict.fromkeys(("h0", "c0", "dh_n", "dc_n"), 0)

@@ -14,6 +14,7 @@ import pytest
 from _cases import (
     BIASES,
     DTYPES,
+    OPTIONS_OF_CELLS,
     Case,
     assert_accurate,
     cover,
@@ -33,11 +34,7 @@ B = (0, 1, 2, 3, 5, 6, 7, 13, 33)
 OTHERS: dict[str, Any] = {
     "T": (1, 2, 5, 17),
     "I": (1, 3, 8, 17),
-    "bias": BIASES,
-    "lengths": (False, False, True),
-    "resets": (False, False, True),
-    "reverse": (False, True),
-}
+} | OPTIONS_OF_CELLS
 OWN: dict[str, dict[str, Any]] = {
     "rnn": {"nonlinearity": ("tanh", "relu", "sigmoid", "identity")},
     "gru": {"reset_after": (True, False)},

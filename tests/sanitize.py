@@ -1,0 +1,154 @@
+"""Run tests under AddressSanitizer with its LeakSanitizer, then under UndefinedBehaviorSanitizer.
+
+    python tests/sanitize.py            # tests of the kernels, a sample of their cases
+    python tests/sanitize.py --all      # the whole suite
+
+It needs gcc and what the tests need. It builds in a temporary folder. Every instruction set that
+the machine can run takes part. As `-p sanitize`, it is the plugin of pytest that draws the sample.
+
+The two sanitizers have a build each: gcc takes several times as long for both in one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+LITTER = shutil.ignore_patterns(
+    ".git", ".venv", "__pycache__", ".*_cache", ".hypothesis", ".benchmarks", "*.so", "build"
+)
+MODULES = (
+    *("test_kernels.py", "test_exact.py", "test_invariance.py", "test_empty.py", "test_nan.py"),
+    *("test_stream.py", "test_blocks.py", "test_subnormals.py"),
+)
+SAMPLE = 40  # cases of each test of MODULES and each instruction set
+# What no sanitized process can do: it keeps no blocks, takes memory of its own, and is slow. Wheels
+# and benchmarks of such a build are of no interest.
+LEFT_OUT = ("test_kept_memory.py", "test_guard_pages.py", "test_memory.py", "test_packaging.py")
+LEFT_OUT_TESTS = "not grow and not given_back and not arrays_of_their_own and not bench"
+
+# Prefetches go past the ends of arrays on purpose. What `null`, `alignment` and `object-size` look
+# at in every access takes gcc many minutes, and AddressSanitizer and the processor see the same.
+FLAGS = {
+    # Each check as a call: in line they are so many that gcc takes several times as long. Local
+    # arrays are small and left to the other one.
+    "address": "-fsanitize=address -fno-sanitize-address-use-after-scope "
+    "--param asan-instrumentation-with-call-threshold=0 --param asan-stack=0",
+    "undefined": "-fsanitize=undefined -fno-sanitize-recover=all "
+    "-fno-sanitize=pointer-overflow,null,alignment,object-size",
+}
+COMPILER = """#!/bin/sh
+# Other flags than setup.py's win by coming last. ISAs that cannot run here have empty tables.
+for isa in {others}; do
+  case "$*" in
+    *isa_$isa.c*)
+      while [ "$1" != -o ]; do shift; done
+      echo "const char rnnfast_${{isa}}_f32[999], rnnfast_${{isa}}_f64[999];" |
+        gcc -fPIC -fvisibility=hidden -x c -c -o "$2" -
+      exit ;;
+  esac
+done
+exec gcc "$@" -O1 -g1 -fno-omit-frame-pointer -w {flags}
+"""
+OPTIONS = {
+    # Blocks that were not written, or are free, are full of NaN.
+    "ASAN_OPTIONS": "allocator_may_return_null=1:detect_stack_use_after_return=0:"
+    "max_malloc_fill_size=268435456:malloc_fill_byte=255:max_free_fill_size=4096:free_fill_byte=255",
+    "UBSAN_OPTIONS": "print_stacktrace=1",
+    "PYTHONMALLOC": "malloc",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+OURS = re.compile(r"rnnfast_alloc|csrc/memory\.c")
+
+
+def pytest_collection_modifyitems(config, items) -> None:  # type: ignore[no-untyped-def]
+    """Keep up to SAMPLE cases of each test and instruction set, the same ones in every run."""
+    tests: dict[tuple[str, str], list[object]] = {}
+    for item in items:
+        spec = getattr(item, "callspec", None)
+        isa = spec.params.get("isa", "") if spec else ""
+        tests.setdefault((item.nodeid.partition("[")[0], isa), []).append(item)
+    chosen = {
+        id(item)
+        for (name, _), cases in tests.items()
+        for item in random.Random(name).sample(cases, min(SAMPLE, len(cases)))
+    }
+    config.hook.pytest_deselected(items=[item for item in items if id(item) not in chosen])
+    items[:] = [item for item in items if id(item) in chosen]
+
+
+def build(copy: Path, flags: str) -> None:
+    """Build the extension in the copy of the checkout."""
+    from rnnfast import _kernels
+
+    known = {path.stem[4:] for path in (copy / "csrc").glob("isa_*.c")}
+    others = " ".join(sorted(known - set(_kernels.ISAS)))
+    compiler = copy / "cc"
+    compiler.write_text(COMPILER.format(others=others, flags=flags))
+    compiler.chmod(0o755)
+    command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
+    subprocess.run(command, cwd=copy, env=os.environ | {"CC": str(compiler)}, check=True)
+
+
+def library(name: str) -> str:
+    found = subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, text=True)
+    return found.stdout.strip()
+
+
+def tests(copy: Path, sanitizer: str, everything: bool) -> bool:
+    """Run the tests in the copy; whether all passed and none of our blocks leaked."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    command += ["-k", LEFT_OUT_TESTS]
+    if everything:
+        command += ["tests"]
+        command += [f"--ignore=tests/{name}" for name in LEFT_OUT]
+    else:
+        command += ["-p", "sanitize", *(f"tests/{name}" for name in MODULES)]
+    env = os.environ | OPTIONS | {"PYTHONPATH": f"{copy}:{copy / 'tests'}", "CI": "1"}
+    if sanitizer == "address":
+        env["LD_PRELOAD"] = f"{library('libasan.so')} {library('libstdc++.so.6')}"
+        # Python itself leaks a little: what leaks is sorted out below, and fails nothing here.
+        env["LSAN_OPTIONS"] = f"exitcode=0:log_path={copy / 'leaks'}"
+    passed = subprocess.run(command, cwd=copy, env=env).returncode == 0
+    return passed and not leaks(copy)
+
+
+def leaks(copy: Path) -> bool:
+    """Whether a block of our own was lost: show where it came from."""
+    text = "".join(path.read_text(errors="replace") for path in copy.glob("leaks.*"))
+    ours = [r for r in re.split(r"\n\n", text) if "Direct leak" in r and OURS.search(r)]
+    print("\n\n".join(ours[:10]))
+    return bool(ours)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--all", action="store_true", help="the whole suite")
+    parser.add_argument("--only", choices=FLAGS, help="one of the sanitizers")
+    arguments = parser.parse_args()
+    for sanitizer in [arguments.only] if arguments.only else FLAGS:
+        start = time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder, "checkout")
+            shutil.copytree(ROOT, copy, ignore=LITTER)
+            build(copy, FLAGS[sanitizer])
+            built = time.monotonic()
+            passed = tests(copy, sanitizer, arguments.all)
+        took = f"build {built - start:.0f} s, tests {time.monotonic() - built:.0f} s"
+        print(f"{sanitizer}: {'passed' if passed else 'FAILED'} ({took})", flush=True)
+        if not passed:
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
