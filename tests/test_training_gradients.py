@@ -188,8 +188,67 @@ def test_wrong_accumulate_is_refused_before_any_work(
 def test_initial_values_follow_torch() -> None:
     weight = Linear(100, 300, rng=0).params["weight"]
     assert weight.dtype == np.float32
-    assert 0.0999 < np.abs(weight).max() <= 0.1
-    assert Embedding(100, 300, rng=0).params["weight"].std() == pytest.approx(1, abs=0.02)
+    assert 0.0999 < weight.max() <= 0.1
+    assert -0.1 <= weight.min() < -0.0999
+    assert abs(weight.mean()) < 0.001
+    bias = Linear(4, 3000, rng=0).params["bias"]
+    assert 0.49 < bias.max() <= 0.5
+    assert -0.5 <= bias.min() < -0.49
+    vectors = Embedding(100, 300, rng=0).params["weight"]
+    assert vectors.std() == pytest.approx(1, abs=0.02)
+    assert vectors.mean() == pytest.approx(0, abs=0.02)
+
+
+@pytest.mark.parametrize("make", [lambda **o: Linear(3, 4, **o), lambda **o: Embedding(3, 4, **o)])
+def test_modules_have_their_dtype_and_come_from_their_seed(make: Any) -> None:
+    one, same, other = make(rng=5), make(rng=np.random.default_rng(5)), make(rng=6)
+    for name, p in one.params.items():
+        assert p.dtype == np.float32
+        np.testing.assert_array_equal(p, same.params[name])
+        assert (p != other.params[name]).any()
+        assert make(dtype="float64", rng=5).params[name].dtype == np.float64
+    assert (make().params["weight"] != make().params["weight"]).any()
+
+
+def test_an_embedding_adds_up_the_gradients_of_equal_ids() -> None:
+    embedding = Embedding(6, 4, **DOUBLE)
+    ids = np.array([[3, 1, 3], [0, 3, 1]], np.int8)
+    y, tape = embedding.forward(ids)
+    assert y.shape == (2, 3, 4)
+    np.testing.assert_array_equal(y, embedding(ids.tolist()))
+    dy = normal(2, 3, 4)
+    expected = np.zeros((6, 4))
+    np.add.at(expected, ids, dy)
+    grads = embedding.backward(tape, dy)
+    assert grads.input is None
+    np.testing.assert_allclose(grads.params["weight"], expected, rtol=1e-15)
+    y[...] = 0  # no view of the vectors
+    assert embedding.params["weight"].all()
+
+
+@pytest.mark.parametrize("module", [Linear(4, 5, rng=0), Embedding(6, 5, rng=0)])
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda a: a[:2], ValueError, r"^dy has shape \(2, 5\), expected \(3, 5\)"),
+        (lambda a: a[:, :4], ValueError, r"^dy has shape \(3, 4\), expected \(3, 5\)"),
+        (lambda a: a.reshape(5, 3), ValueError, r"^dy has shape \(5, 3\), expected \(3, 5\)"),
+        (lambda a: a.astype(float), TypeError, "^dy has dtype float64, expected float32"),
+        (lambda a: a.tolist(), TypeError, r"^dy has type list, expected numpy.ndarray"),
+        (np.ma.array, TypeError, r"^dy is a masked array, expected a plain"),
+    ],
+)
+def test_wrong_upstream_gradients_are_refused_before_any_work(
+    module: Any, change: Any, error: Any, message: str
+) -> None:
+    x = normal(3, 4).astype(np.float32) if isinstance(module, Linear) else np.array([1, 2, 5])
+    y, tape = module.forward(x)
+    total = {name: np.zeros_like(p) for name, p in module.params.items()}
+    with pytest.raises(error, match=message):
+        module.backward(tape, change(y), accumulate=total)
+    assert not any(a.any() for a in total.values())
+    module.backward(tape, y, accumulate=total)  # the tape is as it was
+    assert all(a.any() for a in total.values())
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,13 @@ def test_steps_are_counted_and_states_are_live() -> None:
     assert optimizer.state_arrays().keys() == {"momentum.w"}
 
 
+def test_without_decay_the_parameters_are_not_read() -> None:
+    """A parameter that is no number keeps to itself, and costs the others nothing."""
+    p = np.array([np.nan, 1.0])
+    SGD({"p": p}, lr=0.5).step({"p": np.ones(2)})
+    np.testing.assert_array_equal(p, [np.nan, 0.5])
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
