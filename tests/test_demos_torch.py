@@ -116,9 +116,9 @@ def test_both_sides_get_the_same_batches_threads_and_turns(
         return next(times[train.name])
 
     monkeypatch.setattr(_torch, "_time", timed)
-    batches = [
+    batches = [  # one before, three rounds of two, and one that is left
         (np.full(2, i), np.full(3, -i)) for i in range(8)
-    ]  # one, three rounds of two, a rest
+    ]
     ours, theirs = Side("ours", log, 0.5), Side("theirs", log, 0.75)
     content = _torch.compare("a model", ours, theirs, batches, 3, 2)
     assert [entry[0] for entry in log] == ["ours", "theirs"] * 4
