@@ -247,7 +247,7 @@ ROWS: list[Row] = [
         for row in (
             (f"training.{loss}", TypeError, lambda c=call: c([1.0], [1]), "has type list"),
             (f"training.{loss}", ValueError, lambda c=call: c(X, X[0]), "targets has shape"),
-            (f"training.{loss}", ValueError, lambda c=call: c(X[:0], X[:0, :, 0]), "over no positions"),
+            (f"training.{loss}", ValueError, lambda c=call: c(X[:0], X[:0, :, 0]), "over no pos"),
         )
     ),
 ]

@@ -50,6 +50,33 @@ def test_projection_and_no_bias() -> None:
     ]
 
 
+def test_a_projection_starts_as_the_hidden_units_do() -> None:
+    """By the hidden size, as PyTorch's: +-0.2 for 25 units, whatever the projection's size."""
+    params = LSTM(30, 25, 2, proj_size=4, rng=0).params
+    for name, a in params.items():
+        assert -0.2 <= a.min() < -0.17 < 0.17 < a.max() <= 0.2, name
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_parameters_in_any_layout_give_the_same_bits(kind: Any) -> None:
+    """Fortran order, strides and read-only arrays, in a call, in training and in a stream."""
+    x = np.random.default_rng(1).standard_normal((5, 2, 3), np.float32)
+    plain = kind(3, 4, 2, rng=0)
+    y, _, tape = plain.forward(x)
+    grads = plain.backward(tape, y)
+    for change in (np.asfortranarray, lambda a: np.repeat(a, 2, axis=0)[::2], np.array):
+        layer = kind(3, 4, 2, rng=0)
+        for name, a in layer.params.items():
+            layer.params[name] = change(a)
+            layer.params[name].flags.writeable = False
+        np.testing.assert_array_equal(layer(x)[0], y)
+        np.testing.assert_array_equal(layer.stream(2).run(x), y)
+        others = layer.backward(layer.forward(x)[2], y)
+        np.testing.assert_array_equal(others.input, grads.input)
+        for name, gradient in grads.params.items():
+            np.testing.assert_array_equal(others.params[name], gradient)
+
+
 @pytest.mark.parametrize("layer", LAYERS)
 def test_rng_is_a_seed_or_a_generator(layer: Any) -> None:
     one, two = (layer(3, 4, rng=rng).params for rng in (7, np.random.default_rng(7)))

@@ -282,6 +282,33 @@ def test_a_stream_of_a_layer_that_has_its_own_start() -> None:
     same(copy.deepcopy(stream).state, np.zeros((1, 1, H), np.float32))
 
 
+def test_the_number_of_threads_is_that_of_when_it_was_made() -> None:
+    layer = rnnfast.GRU(I, H, rng=0)
+    with rnnfast.num_threads(3):
+        stream, given = layer.stream(), layer.stream(threads=5)
+        stream.step(inputs(layer, 1, I))
+    with rnnfast.num_threads(2):
+        stream.step(inputs(layer, 1, I))
+        assert layer.stream().threads == 2
+        assert copy.copy(given).threads == 5
+    assert (stream.threads, given.threads) == (3, 5)
+
+
+def test_half_a_state_that_does_not_fit_changes_nothing() -> None:
+    layer = rnnfast.LSTM(I, H, 2, rng=0)
+    stream = layer.stream(2, random_state(layer, 2))
+    before = stream.state
+    h, c = before
+    for state in ((0 * h, c[:1]), (0 * h, c.astype(float)), (0 * h, [1.0]), (0 * h,)):
+        with pytest.raises((TypeError, ValueError), match=r"^state"):
+            stream.state = state
+        same(stream.state, before)
+    stream.state = (None, c)
+    same(stream.state, (np.zeros_like(h), c))
+    stream.state = None
+    same(stream.state, (np.zeros_like(h), np.zeros_like(c)))
+
+
 @pytest.mark.parametrize("kind", [rnnfast.RNN, rnnfast.GRU, rnnfast.LSTM])
 def test_bidirectional_is_refused(kind: Any) -> None:
     message = "layer is bidirectional.*whole sequences.*bidirectional=False"

@@ -188,6 +188,17 @@ def test_default_is_the_smallest_limit(
     monkeypatch.setattr(_threads, "_affinity", lambda: affinity)
     monkeypatch.setattr(_threads, "_cpu_quota", lambda: quota)
     assert rnnfast.get_num_threads() == 2
+    assert _threads.resolve(None) == -2  # at most so many: nobody has named the number
+
+
+def test_a_number_that_is_named_is_none_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RNNFAST_NUM_THREADS", "3")
+    assert _threads.resolve(None) == 3
+    rnnfast.set_num_threads(2)
+    assert _threads.resolve(None) == 2
+    with rnnfast.num_threads(4):
+        assert _threads.resolve(None) == 4
+        assert _threads.resolve(5) == 5
 
 
 @pytest.mark.parametrize(
