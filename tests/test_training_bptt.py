@@ -125,6 +125,9 @@ def test_plot_of_the_gradient_through_time(tmp_path: Any) -> None:
     (axes,) = figure.axes
     assert axes.get_xlabel() == "time step t"
     np.testing.assert_allclose(axes.lines[0].get_ydata(), np.exp(np.log(norm).mean(axis=(1, 2))))
+    gone = plot_gradient_through_time({"a": np.array([0.0, 1.0]), "b": np.float32([4, 9])}).axes[0]
+    np.testing.assert_allclose(gone.lines[0].get_ydata(), [0, 1])
+    np.testing.assert_allclose(gone.lines[1].get_ydata(), [4, 9], rtol=1e-14)
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
