@@ -134,7 +134,8 @@ def test_the_language_model_is_tested_on_the_text_kept_aside(
     assert order == 3
     assert training.size == len(first)
     assert set(training) == {0, 1}
-    assert set(test) == {1, 2}  # the b, and a character that is UNKNOWN
+    assert set(test) == {1, 2}  # the b, and a character that is UNKNOWN, the last of three
+    assert call.model.embedding.count == 3
     assert evaluated
     assert all(text is test for text in evaluated)
     assert {i for batch in call.batches for part in batch for i in part.flat} == {0, 1}

@@ -210,6 +210,16 @@ def test_modules_have_their_dtype_and_come_from_their_seed(make: Any) -> None:
     assert (make().params["weight"] != make().params["weight"]).any()
 
 
+def test_numpy_integers_are_as_good_as_pythons() -> None:
+    two, three = np.int64(2), np.uint8(3)
+    linear, embedding = Linear(two, three, rng=0), Embedding(three, two, rng=0)
+    sizes = linear.input_size, linear.output_size, embedding.count, embedding.size
+    assert sizes == (2, 3, 3, 2)
+    assert {type(size) for size in sizes} == {int}
+    parts = list(minibatches(5, two, np.random.default_rng(0)))
+    assert [len(part) for part in parts] == [2, 2, 1]
+
+
 def test_an_embedding_adds_up_the_gradients_of_equal_ids() -> None:
     embedding = Embedding(6, 4, **DOUBLE)
     ids = np.array([[3, 1, 3], [0, 3, 1]], np.int8)
