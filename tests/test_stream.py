@@ -95,6 +95,27 @@ def test_one_row_without_batch_axis(layer: Any) -> None:
     same(stream.state, state)
 
 
+def test_one_row_in_any_layout_and_of_a_wrong_size(layer: Any) -> None:
+    """With or without a batch axis, and the message says which of the two came."""
+    x = inputs(layer, T, 2 * I)[:, ::2]
+    want, _ = layer(x[:, None].copy())
+    flat, rows = layer.stream(), layer.stream()
+    same(np.stack([flat.step(x_t) for x_t in x]), want[:, 0])
+    same(np.stack([rows.step(x_t[None]) for x_t in x]), want)
+    same(layer.stream().run(x), want[:, 0])
+    for bad, message in (
+        (x[0, 1:], r"^x has shape \(6,\), expected \(I,\) = \(7,\)"),
+        (x[:1, 1:], r"^x has shape \(1, 6\), expected \(B, I\) = \(1, 7\)"),
+        (x[:2], r"^x has shape \(2, 7\), expected \(B, I\) = \(1, 7\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            flat.step(bad)
+    with pytest.raises(ValueError, match=r"^x has shape \(9, 6\), expected \(T, I\) = \(9, 7\)"):
+        flat.run(x[:, 1:])
+    with pytest.raises(ValueError, match=r"^x has shape \(9, 2, 7\), expected \(T, B, I\)"):
+        flat.run(np.stack([x, x], axis=1))
+
+
 def test_out(layer: Any) -> None:
     B = 3
     x = inputs(layer, T, B, I)
@@ -326,6 +347,10 @@ WRONG = {
     "run features": (lambda s, x: s.run(x[:, :, 1:]), ValueError, r"x.*\(9, 2, 6\)"),
     "run rows": (lambda s, x: s.run(x[:, :1]), ValueError, r"x.*\(9, 1, 7\)"),
     "run of a step": (lambda s, x: s.run(x[0]), ValueError, r"x.*\(2, 7\)"),
+    "run of a row": (lambda s, x: s.run(x[0, 0]), ValueError, r"x.*\(7,\), expected \(T, B, I\)"),
+    "run of 4 axes": (lambda s, x: s.run(x[None]), ValueError, r"x.*\(1, 9, 2, 7\)"),
+    "run of a number": (lambda s, x: s.run(np.float32(1)), TypeError, "x has type float32"),
+    "run list": (lambda s, x: s.run(x.tolist()), TypeError, "x has type list"),
     "run dtype": (lambda s, x: s.run(x.astype("f8")), TypeError, "x.*float64.*float32"),
     "out shape": (lambda s, x: s.step(x[0], out=x[0]), ValueError, r"out.*\(2, 7\).*\(2, 18\)"),
     "out dtype": (lambda s, x: s.step(x[0], out=np.zeros((2, 18))), TypeError, "out.*float64"),
