@@ -110,6 +110,12 @@ def test_one_row_in_any_layout_and_of_a_wrong_size(layer: Any) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             flat.step(bad)
+    for row, dims in (
+        (x[0].copy(), r"\(P,\) = \(\d+,\)"),
+        (x[:1].copy(), r"\(B, P\) = \(1, \d+\)"),
+    ):
+        with pytest.raises(ValueError, match=rf"^out has shape \(.*3.*\), expected {dims}"):
+            flat.step(row, out=np.zeros((*row.shape[:-1], 3), layer.dtype))
     with pytest.raises(ValueError, match=r"^x has shape \(9, 6\), expected \(T, I\) = \(9, 7\)"):
         flat.run(x[:, 1:])
     with pytest.raises(ValueError, match=r"^x has shape \(9, 2, 7\), expected \(T, B, I\)"):
