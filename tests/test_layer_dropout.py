@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,9 @@ def test_dropout_warns_where_it_does_nothing() -> None:
     with pytest.warns(UserWarning, match=r"dropout=0\.5 .* num_layers=1") as caught:
         layer = GRU(3, 4, dropout=0.5)
     assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        GRU(3, 4), GRU(3, 4, 2), GRU(3, 4, 2, dropout=0.5)
     x = np.ones((2, 3, 3), np.float32)
     np.testing.assert_array_equal(layer.forward(x)[0], layer(x)[0])
 
