@@ -102,6 +102,7 @@ def test_strings_are_held_out_by_their_digits() -> None:
     rng = np.random.default_rng(0)
     training, test = strings(rng, 300, held_out=False), strings(rng, 300, held_out=True)
     assert {len(s) for s in test} == set(range(1, LONGEST + 1))
+    assert {digit for s in training + test for digit in s} == set(range(10))
     assert not {tuple(s) for s in training} & {tuple(s) for s in test}
     shares = [is_held_out(rng.integers(0, 10, 6)) for _ in range(2000)]
     assert np.mean(shares) == pytest.approx(0.1, abs=0.03)

@@ -92,7 +92,9 @@ def test_seq2seq_is_tested_on_strings_it_was_not_trained_on(
     monkeypatch.setattr(seq2seq.Translator, "__call__", some_right)
     (call,), result = recorded("seq2seq", monkeypatch)
     trained = {tuple(s) for batch in call.batches for s in batch}
-    assert {len(batch) for batch in call.batches} == {seq2seq.BATCH}
+    assert {len(batch) for batch in call.batches} == {seq2seq.BATCH} == {128}
+    assert len(call.batches) * call.options["epochs"] == 1000
+    assert call.options["clip_norm"] == 1.0
     test = tested[0]
     assert len(test) == 2000
     assert not trained & {tuple(s) for sources in tested for s in sources}
