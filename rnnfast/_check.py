@@ -271,11 +271,16 @@ def integer(name: str, value: Any, least: int) -> int:
     return count
 
 
-def probability(name: str, value: float) -> float:
-    """Check a share that is less than all."""
+def real(name: str, value: Any) -> float:
+    """Check that an option is a number."""
     if not isinstance(value, Real):
         raise TypeError(f"{name} has type {type(value).__name__}, expected a number")
-    if not 0 <= value < 1:
+    return float(value)
+
+
+def probability(name: str, value: float) -> float:
+    """Check a share that is less than all."""
+    if not 0 <= real(name, value) < 1:
         raise ValueError(f"{name} is {value}, expected a number in [0, 1)")
     return float(value)
 

@@ -1,16 +1,21 @@
-"""Models for the tests of training: one that is worth it, and the smallest there is."""
+"""What the tests of training share: two models, and the optimisers with their options."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+import pytest
 
 from rnnfast import GRU
 from rnnfast.training import (
+    SGD,
     Adam,
+    AdamW,
     History,
     Linear,
+    RMSprop,
+    Rprop,
     fit,
     join,
     length_mask,
@@ -66,3 +71,35 @@ def quadratic(start: float = 1.0) -> tuple[dict[str, Any], Any]:
 
 def one_batch(rng: np.random.Generator) -> list[int]:
     return [0]
+
+
+CASES = [
+    (SGD, {"lr": 0.1}),
+    (SGD, {"lr": 0.1, "momentum": 0.9}),
+    (Rprop, {"lr": 0.02}),
+    (Rprop, {"lr": 0.02, "etas": (0.3, 1.5), "step_sizes": (0.01, 0.05)}),
+    (RMSprop, {"lr": 0.03}),
+    (RMSprop, {"lr": 0.03, "alpha": 0.8, "eps": 1e-3}),
+    (Adam, {"lr": 0.05}),
+    (Adam, {"lr": 0.05, "betas": (0.7, 0.9), "eps": 1e-4, "weight_decay": 0.1}),
+    (AdamW, {"lr": 0.05}),
+    (AdamW, {"lr": 0.05, "betas": (0.7, 0.9), "weight_decay": 0.3}),
+]
+cases = pytest.mark.parametrize(
+    ("kind", "options"), CASES, ids=[f"{k.__name__}{i}" for i, (k, _) in enumerate(CASES)]
+)
+
+
+def parameters(dtype: Any = np.float64) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    return {name: rng.standard_normal(s).astype(dtype) for name, s in [("w", (5, 3)), ("b", (7,))]}
+
+
+def gradients(step: int, dtype: Any = np.float64) -> dict[str, Any]:
+    """Gradients whose signs change here and there, some exactly zero."""
+    rng = np.random.default_rng(100 + step // 2)
+    grads = {
+        n: (rng.standard_normal(p.shape) * (rng.random(p.shape) > 0.1)).astype(dtype)
+        for n, p in parameters().items()
+    }
+    return {n: g if step % 3 else -g for n, g in grads.items()}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 
 # The threads of the reference's BLAS would wait, spinning, on the cores that the kernels' threads
 # want. NumPy reads this when it is first imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
+from _scripts import Script, run_script
 from hypothesis import settings
 
 from rnnfast import _kernels
@@ -39,3 +42,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         slow = [item for item in items if item.get_closest_marker("slow")]
         items[:] = [item for item in items if item not in slow]
         config.hook.pytest_deselected(items=slow)
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Script:
+    """Run a script in a process of its own and give its output, see `_scripts.run_script`."""
+    return partial(run_script, tmp_path)

@@ -292,24 +292,3 @@ def test_more_than_there_is() -> None:
     huge = np.broadcast_to(np.float64(0), (1 << 43,))
     with pytest.raises(MemoryError):
         _kernels.copied(huge)
-
-
-# -------------------------------------------------------------------------- what memory held before
-
-
-def spoil(most: int) -> None:
-    """Fill what is kept for later calls, and NumPy's own small blocks, with NaN."""
-    sizes = [int(64 * 1.18**i) for i in range(64) if 64 * 1.18**i < most]
-    held = [_kernels.copied(np.full(size // 8, np.nan)) for size in sizes]
-    del held
-    small = [np.full(n, np.nan) for n in range(1, 128) for _ in range(8)]
-    del small
-
-
-@pytest.mark.usefixtures("isa")
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_results_do_not_depend_on_what_memory_held(case: Case) -> None:
-    problem = case.problem()
-    want = run(functional, problem)
-    spoil(1 << 18)
-    assert_same_bits(run(functional, problem), want)

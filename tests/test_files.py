@@ -305,6 +305,18 @@ def test_a_failed_write_leaves_the_old_file(path: Path, monkeypatch: pytest.Monk
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_who_reads_the_old_file_reads_it_to_its_end(path: Path) -> None:
+    """A new file takes its place in one step, and nothing is left beside it."""
+    GRU(3, 5).save(path)
+    old = path.read_bytes()
+    with open(path, "rb") as reader:
+        start = reader.read(10)
+        GRU(7, 5).save(path)
+        assert start + reader.read() == old
+    assert load(path).input_size == 7
+    assert list(path.parent.iterdir()) == [path]
+
+
 def test_a_link_is_followed_and_permissions_are_the_usual_ones(path: Path) -> None:
     plain, link = path.with_name("plain"), path.with_name(f"link{path.suffix}")
     plain.write_bytes(b"")

@@ -50,6 +50,46 @@ def test_projection_and_no_bias() -> None:
     ]
 
 
+def test_a_projection_starts_as_the_hidden_units_do() -> None:
+    """By the hidden size, as PyTorch's: +-0.2 for 25 units, whatever the projection's size."""
+    params = LSTM(30, 25, 2, proj_size=4, rng=0).params
+    for name, a in params.items():
+        assert -0.2 <= a.min() < -0.17 < 0.17 < a.max() <= 0.2, name
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_parameters_in_any_layout_give_the_same_bits(kind: Any) -> None:
+    """Fortran order, strides and read-only arrays, in a call, in training and in a stream."""
+    x = np.random.default_rng(1).standard_normal((5, 2, 3), np.float32)
+    plain = kind(3, 4, 2, rng=0)
+    y, _, tape = plain.forward(x)
+    grads = plain.backward(tape, y)
+    for change in (np.asfortranarray, lambda a: np.repeat(a, 2, axis=0)[::2], np.array):
+        layer = kind(3, 4, 2, rng=0)
+        for name, a in layer.params.items():
+            layer.params[name] = change(a)
+            layer.params[name].flags.writeable = False
+        np.testing.assert_array_equal(layer(x)[0], y)
+        np.testing.assert_array_equal(layer.stream(2).run(x), y)
+        others = layer.backward(layer.forward(x)[2], y)
+        np.testing.assert_array_equal(others.input, grads.input)
+        for name, gradient in grads.params.items():
+            np.testing.assert_array_equal(others.params[name], gradient)
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_numpy_integers_and_numbers_are_as_good_as_pythons(kind: Any) -> None:
+    """They become Python's, which a file can hold."""
+    layer = kind(np.int64(3), np.uint8(4), np.int32(2), dropout=np.float32(0.5), rng=np.int64(0))
+    plain = kind(3, 4, 2, dropout=0.5, rng=0)
+    assert repr(layer) == repr(plain)
+    sizes = layer.input_size, layer.hidden_size, layer.num_layers, layer.dropout
+    assert [type(size) for size in sizes] == [int, int, int, float]
+    for name, a in plain.params.items():
+        np.testing.assert_array_equal(layer.params[name], a)
+    assert layer.stream(np.int64(2)).state[0].shape == plain.stream(2).state[0].shape
+
+
 @pytest.mark.parametrize("layer", LAYERS)
 def test_rng_is_a_seed_or_a_generator(layer: Any) -> None:
     one, two = (layer(3, 4, rng=rng).params for rng in (7, np.random.default_rng(7)))
@@ -123,6 +163,11 @@ def test_repr() -> None:
 CONSTRUCTORS = [
     (lambda: RNN(3.0, 4), TypeError, r"input_size has type float, expected an integer"),
     (lambda: RNN(3, "4"), TypeError, r"hidden_size has type str, expected an integer"),
+    (lambda: LSTM(True, 4), TypeError, r"input_size has type bool, expected an integer"),
+    (lambda: GRU(3, 4, 1.0), TypeError, r"num_layers has type float, expected an integer"),
+    (lambda: LSTM(3, 4, proj_size=2.0), TypeError, r"proj_size has type float, expected an int"),
+    (lambda: LSTM(3, 4, proj_size=5), ValueError, r"proj_size is 5, .* hidden_size 4"),
+    (lambda: GRU(3, 4, 2, dropout=-0.1), ValueError, r"dropout is -0\.1, expected .* \[0, 1\)"),
     (lambda: GRU(0, 4), ValueError, r"input_size is 0, expected at least 1"),
     (lambda: GRU(3, -4), ValueError, r"hidden_size is -4, expected at least 1"),
     (lambda: GRU(3, 4, 0), ValueError, r"num_layers is 0, expected at least 1"),

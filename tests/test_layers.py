@@ -313,6 +313,47 @@ def test_results_belong_to_the_caller(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("lengths", [None, [5, 2, 4]])
+def test_a_tape_has_what_it_needs_for_itself(kind: str, lengths: Any) -> None:
+    """Of all arguments only x is to stay; a state, lengths or resets may change before backward."""
+    layer = make(kind, num_layers=2, bidirectional=True)
+    x, state = data(layer, 5, 3)
+    given = [a.copy() for a in parts(state)]
+    options = {"resets": np.arange(15).reshape(5, 3) % 4 == 2}
+    options |= {} if lengths is None else {"lengths": np.array(lengths)}
+    want = train(layer, x, state, **options)
+    y, final, tape = layer.forward(x, joined(given), **options)
+    for a in (*given, *options.values()):
+        a[...] = 1
+    grads = layer.backward(tape, random_like(y, 2), random_like(final, 3))
+    np.testing.assert_array_equal(grads.input, want["dx"])
+    for i, a in enumerate(parts(grads.state)):
+        np.testing.assert_array_equal(a, want[f"dstate{i}"])
+    for name, a in grads.params.items():
+        np.testing.assert_array_equal(a, want[f"d{name}"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_resets_act_in_rows_of_any_length(kind: str, bidirectional: bool) -> None:
+    """As in each row alone, cut to its length and to its episodes."""
+    layer = make(kind, bidirectional=bidirectional)
+    x, state = data(layer, 7, 3)
+    lengths, resets = np.array([4, 7, 6]), np.zeros((7, 3), bool)
+    starts = [(0, 2, 4), (0, 3, 7), (0, 5, 6)]
+    for b, (_, middle, _) in enumerate(starts):
+        resets[middle, b] = True
+    y, _ = layer(x, state, lengths=lengths, resets=resets)
+    width = y.shape[2] // (2 if bidirectional else 1)
+    for b, (start, middle, end) in enumerate(starts):
+        first = layer(x[start:middle, b : b + 1], joined([a[:, b : b + 1] for a in parts(state)]))
+        second, _ = layer(x[middle:end, b : b + 1])
+        np.testing.assert_array_equal(y[start:middle, b, :width], first[0][:, 0, :width])
+        np.testing.assert_array_equal(y[middle:end, b, :width], second[:, 0, :width])
+        assert not y[end:, b].any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_accumulate_adds_into_the_given_arrays(kind: str) -> None:
     layer = make(kind, num_layers=2, bidirectional=True)
     x, state = data(layer, 4, 3)
@@ -325,42 +366,3 @@ def test_accumulate_adds_into_the_given_arrays(kind: str) -> None:
     for name, a in total.items():
         assert a is arrays[name]
         np.testing.assert_array_equal(a, 1 + want[f"d{name}"], err_msg=name)
-
-
-# ----------------------------------------------------------------------------------------- dropout
-
-
-def mask_layer(dropout: float, rng: Any, **options: Any) -> Any:
-    """Two layers whose output is the dropout mask between them: the first gives ones."""
-    layer = RNN(1, 50, 2, nonlinearity="identity", dropout=dropout, rng=rng, **options)
-    for value in layer.params.values():
-        value[...] = 0
-    layer.params["bias_ih_l0"][...] = 1
-    layer.params["weight_ih_l1"][...] = np.eye(50)
-    return layer
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("p", [0.25, 0.9])
-def test_dropout(p: float, dtype: Any) -> None:
-    x = np.ones((40, 20, 1), dtype)
-    layer = mask_layer(p, 3, dtype=dtype)
-    mask, _, _ = layer.forward(x)
-    np.testing.assert_allclose(np.unique(mask), [0, 1 / (1 - p)], rtol=1e-6)
-    error = 4 * np.sqrt(p * (1 - p) / mask.size)  # four standard deviations
-    assert np.mean(mask == 0) == pytest.approx(p, abs=error)
-    assert np.mean(mask) == pytest.approx(1, abs=error / (1 - p))
-
-    assert not np.array_equal(layer.forward(x)[0], mask)
-    same = mask_layer(p, np.random.default_rng(3), dtype=dtype)
-    same(x)  # inference draws no mask
-    np.testing.assert_array_equal(same.forward(x)[0], mask)
-    np.testing.assert_array_equal(layer(x)[0], np.ones_like(mask))
-
-
-def test_dropout_warns_where_it_does_nothing() -> None:
-    with pytest.warns(UserWarning, match=r"dropout=0\.5 .* num_layers=1") as caught:
-        layer = GRU(3, 4, dropout=0.5)
-    assert caught[0].filename == __file__
-    x = np.ones((2, 3, 3), np.float32)
-    np.testing.assert_array_equal(layer.forward(x)[0], layer(x)[0])

@@ -97,6 +97,33 @@ def test_one_row_without_batch_axis(layer: Any) -> None:
     same(stream.state, state)
 
 
+def test_one_row_in_any_layout_and_of_a_wrong_size(layer: Any) -> None:
+    """With or without a batch axis, and the message says which of the two came."""
+    x = inputs(layer, T, 2 * I)[:, ::2]
+    want, _ = layer(x[:, None].copy())
+    flat, rows = layer.stream(), layer.stream()
+    same(np.stack([flat.step(x_t) for x_t in x]), want[:, 0])
+    same(np.stack([rows.step(x_t[None]) for x_t in x]), want)
+    same(layer.stream().run(x), want[:, 0])
+    for bad, message in (
+        (x[0, 1:], r"^x has shape \(6,\), expected \(I,\) = \(7,\)"),
+        (x[:1, 1:], r"^x has shape \(1, 6\), expected \(B, I\) = \(1, 7\)"),
+        (x[:2], r"^x has shape \(2, 7\), expected \(B, I\) = \(1, 7\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            flat.step(bad)
+    for row, dims in (
+        (x[0].copy(), r"\(P,\) = \(\d+,\)"),
+        (x[:1].copy(), r"\(B, P\) = \(1, \d+\)"),
+    ):
+        with pytest.raises(ValueError, match=rf"^out has shape \(.*3.*\), expected {dims}"):
+            flat.step(row, out=np.zeros((*row.shape[:-1], 3), layer.dtype))
+    with pytest.raises(ValueError, match=r"^x has shape \(9, 6\), expected \(T, I\) = \(9, 7\)"):
+        flat.run(x[:, 1:])
+    with pytest.raises(ValueError, match=r"^x has shape \(9, 2, 7\), expected \(T, B, I\)"):
+        flat.run(np.stack([x, x], axis=1))
+
+
 def test_out(layer: Any) -> None:
     B = 3
     x = inputs(layer, T, B, I)
@@ -284,6 +311,33 @@ def test_a_stream_of_a_layer_that_has_its_own_start() -> None:
     same(copy.deepcopy(stream).state, np.zeros((1, 1, H), np.float32))
 
 
+def test_the_number_of_threads_is_that_of_when_it_was_made() -> None:
+    layer = rnnfast.GRU(I, H, rng=0)
+    with rnnfast.num_threads(3):
+        stream, given = layer.stream(), layer.stream(threads=5)
+        stream.step(inputs(layer, 1, I))
+    with rnnfast.num_threads(2):
+        stream.step(inputs(layer, 1, I))
+        assert layer.stream().threads == 2
+        assert copy.copy(given).threads == 5
+    assert (stream.threads, given.threads) == (3, 5)
+
+
+def test_half_a_state_that_does_not_fit_changes_nothing() -> None:
+    layer = rnnfast.LSTM(I, H, 2, rng=0)
+    stream = layer.stream(2, random_state(layer, 2))
+    before = stream.state
+    h, c = before
+    for state in ((0 * h, c[:1]), (0 * h, c.astype(float)), (0 * h, [1.0]), (0 * h,)):
+        with pytest.raises((TypeError, ValueError), match=r"^state"):
+            stream.state = state
+        same(stream.state, before)
+    stream.state = (None, c)
+    same(stream.state, (np.zeros_like(h), c))
+    stream.state = None
+    same(stream.state, (np.zeros_like(h), np.zeros_like(c)))
+
+
 @pytest.mark.parametrize("kind", [rnnfast.RNN, rnnfast.GRU, rnnfast.LSTM])
 def test_bidirectional_is_refused(kind: Any) -> None:
     message = "layer is bidirectional.*whole sequences.*bidirectional=False"
@@ -301,6 +355,10 @@ WRONG = {
     "run features": (lambda s, x: s.run(x[:, :, 1:]), ValueError, r"x.*\(9, 2, 6\)"),
     "run rows": (lambda s, x: s.run(x[:, :1]), ValueError, r"x.*\(9, 1, 7\)"),
     "run of a step": (lambda s, x: s.run(x[0]), ValueError, r"x.*\(2, 7\)"),
+    "run of a row": (lambda s, x: s.run(x[0, 0]), ValueError, r"x.*\(7,\), expected \(T, B, I\)"),
+    "run of 4 axes": (lambda s, x: s.run(x[None]), ValueError, r"x.*\(1, 9, 2, 7\)"),
+    "run of a number": (lambda s, x: s.run(np.float32(1)), TypeError, "x has type float32"),
+    "run list": (lambda s, x: s.run(x.tolist()), TypeError, "x has type list"),
     "run dtype": (lambda s, x: s.run(x.astype("f8")), TypeError, "x.*float64.*float32"),
     "out shape": (lambda s, x: s.step(x[0], out=x[0]), ValueError, r"out.*\(2, 7\).*\(2, 18\)"),
     "out dtype": (lambda s, x: s.step(x[0], out=np.zeros((2, 18))), TypeError, "out.*float64"),

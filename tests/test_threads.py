@@ -1,89 +1,22 @@
-"""Threads: how many, from many callers at once, after a fork; and what an import leaves alone."""
+"""Threads: how many, from many callers at once; and what an import leaves alone."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from textwrap import dedent
 
 import numpy as np
 import pytest
 from _cases import CELLS, Case, forward, run, shared
+from _scripts import Script, linux
 
 import rnnfast
 from rnnfast import _threads, functional
-
-linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux system calls")
-forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-
-# Every script starts with this. `work` is large enough for several threads to take part.
-PROLOGUE = """
-import os, traceback
-import numpy as np
-import rnnfast
-from rnnfast.functional import lstm_backward, lstm_forward
-
-T, B, I, H = 19, 67, 31, 83
-rng = np.random.default_rng(1)
-shapes = (T, B, I), (B, H), (B, H), (4 * H, I), (4 * H, H), (4 * H,), (4 * H,), (T, B, H)
-*arguments, dy = (rng.uniform(-1, 1, shape).astype(np.float32) for shape in shapes)
-
-def work(threads=None):
-    *results, tape = lstm_forward(*arguments, threads=threads)
-    results += lstm_backward(tape, dy, threads=threads)[:-1]  # the gradient of w_hr is None
-    return b"".join(array.tobytes() for array in results)
-
-def in_child(function):
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            status = 0 if function() else 2
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-
-"""
-
-Script = Callable[..., str]
-
-
-@pytest.fixture
-def script(tmp_path: Path) -> Script:
-    """Run a script in a fresh process, ended with its children after a minute; give its output."""
-
-    def run(text: str, *, prologue: str = PROLOGUE, **variables: str) -> str:
-        clean = ("RNNFAST_NUM_THREADS", "OMP_NUM_THREADS", "OMP_THREAD_LIMIT")
-        environment = {name: value for name, value in os.environ.items() if name not in clean}
-        process = subprocess.Popen(
-            [sys.executable, "-c", prologue + dedent(text)],
-            cwd=tmp_path,
-            env=environment | {"OPENBLAS_NUM_THREADS": "1"} | variables,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        try:
-            output, errors = process.communicate(timeout=60)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            pytest.fail("the script hangs")
-        assert process.returncode == 0, errors
-        return output
-
-    return run
 
 
 @pytest.fixture(autouse=True)
@@ -256,6 +189,17 @@ def test_default_is_the_smallest_limit(
     monkeypatch.setattr(_threads, "_affinity", lambda: affinity)
     monkeypatch.setattr(_threads, "_cpu_quota", lambda: quota)
     assert rnnfast.get_num_threads() == 2
+    assert _threads.resolve(None) == -2  # at most so many: nobody has named the number
+
+
+def test_a_number_that_is_named_is_none_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RNNFAST_NUM_THREADS", "3")
+    assert _threads.resolve(None) == 3
+    rnnfast.set_num_threads(2)
+    assert _threads.resolve(None) == 2
+    with rnnfast.num_threads(4):
+        assert _threads.resolve(None) == 4
+        assert _threads.resolve(5) == 5
 
 
 @pytest.mark.parametrize(
@@ -360,91 +304,6 @@ def test_more_threads_than_rows() -> None:
     one = functional.lstm_forward(*arguments, threads=1)[0]
     many = functional.lstm_forward(*arguments, threads=256)[0]
     np.testing.assert_array_equal(one, many)
-
-
-# After a fork
-
-
-@forks
-def test_fork_after_a_parallel_call(script: Script) -> None:
-    text = """
-        expected = work(threads=2)
-        for threads in (2, 3, None):
-            assert in_child(lambda: work(threads) == expected)
-            assert work(threads) == expected
-    """
-    script(text)
-
-
-@forks
-def test_fork_before_the_first_call(script: Script) -> None:
-    text = """
-        assert in_child(lambda: work(threads=2) == work(threads=1))
-        assert work(threads=2) == work(threads=1)
-    """
-    script(text)
-
-
-@forks
-def test_grandchild(script: Script) -> None:
-    text = """
-        expected = work(threads=2)
-        assert in_child(lambda: work(2) == expected and in_child(lambda: work(2) == expected))
-    """
-    script(text)
-
-
-@forks
-def test_python_threads_of_a_forked_child(script: Script) -> None:
-    text = """
-        from concurrent.futures import ThreadPoolExecutor
-
-        def in_threads():
-            with ThreadPoolExecutor(4) as pool:
-                return set(pool.map(work, [2, 3] * 4))
-
-        expected = work(threads=2)
-        assert in_child(lambda: in_threads() == {expected})
-    """
-    script(text)
-
-
-@forks
-def test_fork_while_other_threads_compute(script: Script) -> None:
-    text = """
-        import threading, warnings
-        warnings.simplefilter("ignore", DeprecationWarning)  # fork in a process with threads
-        expected, wrong, stop = work(threads=2), [], threading.Event()
-
-        def compute():
-            while not stop.is_set():
-                if work(threads=2) != expected:
-                    wrong.append(1)
-
-        threads = [threading.Thread(target=compute) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        try:
-            assert all(in_child(lambda: work(threads=2) == expected) for _ in range(10))
-        finally:
-            stop.set()
-        for thread in threads:
-            thread.join()
-        assert not wrong
-    """
-    script(text)
-
-
-@forks
-def test_multiprocessing_pool(script: Script) -> None:
-    text = """
-        import multiprocessing
-        expected = work(threads=2)
-        with multiprocessing.get_context("fork").Pool(2) as pool:
-            assert all(result == expected for result in pool.map(work, [1, 2, 3, None] * 2))
-        assert work(threads=2) == expected
-    """
-    script(text)
 
 
 # What an import leaves alone

@@ -266,6 +266,13 @@ def test_plot_of_a_history(tmp_path: Path) -> None:
     np.testing.assert_array_equal(left.lines[0].get_ydata(), history.loss)
     np.testing.assert_array_equal(left.lines[1].get_ydata(), history.held_out)
     np.testing.assert_array_equal(right.lines[0].get_ydata(), history.gradient_norm)
+    for line in (*left.lines, *right.lines):
+        np.testing.assert_array_equal(line.get_xdata(), [1, 2, 3])
+    assert [text.get_text() for text in left.get_legend().get_texts()] == ["training", "held out"]
+    assert right.get_yscale() == "log"
+    zero = plot_history(History([1.0], [0.0], [], [1.0])).axes
+    assert zero[1].get_yscale() == "linear"  # a norm of zero has no logarithm
+    assert len(zero[0].lines) == 1
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -1,4 +1,4 @@
-"""Central differences of every layer, and the gradient on its way through time."""
+"""Central differences of every layer; batches of sequences."""
 
 from __future__ import annotations
 
@@ -13,13 +13,9 @@ from rnnfast.training import (
     Linear,
     gradcheck,
     gradcheck_layer,
-    gradient_through_time,
     minibatches,
     numerical_gradient,
     pad,
-    plot_gradient_through_time,
-    streams,
-    windows,
 )
 
 T, B, I, H = 5, 3, 2, 4
@@ -192,8 +188,77 @@ def test_wrong_accumulate_is_refused_before_any_work(
 def test_initial_values_follow_torch() -> None:
     weight = Linear(100, 300, rng=0).params["weight"]
     assert weight.dtype == np.float32
-    assert 0.0999 < np.abs(weight).max() <= 0.1
-    assert Embedding(100, 300, rng=0).params["weight"].std() == pytest.approx(1, abs=0.02)
+    assert 0.0999 < weight.max() <= 0.1
+    assert -0.1 <= weight.min() < -0.0999
+    assert abs(weight.mean()) < 0.001
+    bias = Linear(4, 3000, rng=0).params["bias"]
+    assert 0.49 < bias.max() <= 0.5
+    assert -0.5 <= bias.min() < -0.49
+    vectors = Embedding(100, 300, rng=0).params["weight"]
+    assert vectors.std() == pytest.approx(1, abs=0.02)
+    assert vectors.mean() == pytest.approx(0, abs=0.02)
+
+
+@pytest.mark.parametrize("make", [lambda **o: Linear(3, 4, **o), lambda **o: Embedding(3, 4, **o)])
+def test_modules_have_their_dtype_and_come_from_their_seed(make: Any) -> None:
+    one, same, other = make(rng=5), make(rng=np.random.default_rng(5)), make(rng=6)
+    for name, p in one.params.items():
+        assert p.dtype == np.float32
+        np.testing.assert_array_equal(p, same.params[name])
+        assert (p != other.params[name]).any()
+        assert make(dtype="float64", rng=5).params[name].dtype == np.float64
+    assert (make().params["weight"] != make().params["weight"]).any()
+
+
+def test_numpy_integers_are_as_good_as_pythons() -> None:
+    two, three = np.int64(2), np.uint8(3)
+    linear, embedding = Linear(two, three, rng=0), Embedding(three, two, rng=0)
+    sizes = linear.input_size, linear.output_size, embedding.count, embedding.size
+    assert sizes == (2, 3, 3, 2)
+    assert {type(size) for size in sizes} == {int}
+    parts = list(minibatches(5, two, np.random.default_rng(0)))
+    assert [len(part) for part in parts] == [2, 2, 1]
+
+
+def test_an_embedding_adds_up_the_gradients_of_equal_ids() -> None:
+    embedding = Embedding(6, 4, **DOUBLE)
+    ids = np.array([[3, 1, 3], [0, 3, 1]], np.int8)
+    y, tape = embedding.forward(ids)
+    assert y.shape == (2, 3, 4)
+    np.testing.assert_array_equal(y, embedding(ids.tolist()))
+    dy = normal(2, 3, 4)
+    expected = np.zeros((6, 4))
+    np.add.at(expected, ids, dy)
+    grads = embedding.backward(tape, dy)
+    assert grads.input is None
+    np.testing.assert_allclose(grads.params["weight"], expected, rtol=1e-15)
+    y[...] = 0  # no view of the vectors
+    assert embedding.params["weight"].all()
+
+
+@pytest.mark.parametrize("module", [Linear(4, 5, rng=0), Embedding(6, 5, rng=0)])
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda a: a[:2], ValueError, r"^dy has shape \(2, 5\), expected \(3, 5\)"),
+        (lambda a: a[:, :4], ValueError, r"^dy has shape \(3, 4\), expected \(3, 5\)"),
+        (lambda a: a.reshape(5, 3), ValueError, r"^dy has shape \(5, 3\), expected \(3, 5\)"),
+        (lambda a: a.astype(float), TypeError, "^dy has dtype float64, expected float32"),
+        (lambda a: a.tolist(), TypeError, r"^dy has type list, expected numpy.ndarray"),
+        (np.ma.array, TypeError, r"^dy is a masked array, expected a plain"),
+    ],
+)
+def test_wrong_upstream_gradients_are_refused_before_any_work(
+    module: Any, change: Any, error: Any, message: str
+) -> None:
+    x = normal(3, 4).astype(np.float32) if isinstance(module, Linear) else np.array([1, 2, 5])
+    y, tape = module.forward(x)
+    total = {name: np.zeros_like(p) for name, p in module.params.items()}
+    with pytest.raises(error, match=message):
+        module.backward(tape, change(y), accumulate=total)
+    assert not any(a.any() for a in total.values())
+    module.backward(tape, y, accumulate=total)  # the tape is as it was
+    assert all(a.any() for a in total.values())
 
 
 @pytest.mark.parametrize(
@@ -224,6 +289,16 @@ def test_initial_values_follow_torch() -> None:
             lambda: gradcheck_layer(LSTM(2, 3, 2, dropout=0.5), np.zeros((1, 1, 2))),
             ValueError,
             "layer.dropout is 0.5",
+        ),
+        (lambda: numerical_gradient(float, [1.0]), TypeError, "array has type list, expected"),
+        (lambda: numerical_gradient(float, np.zeros(2), eps=0), ValueError, "eps is 0, expected"),
+        (lambda: numerical_gradient(float, np.zeros(2), eps="x"), TypeError, "eps has type str"),
+        (lambda: gradcheck(float, [1.0], {}), TypeError, "arrays has type list, expected a dict"),
+        (lambda: gradcheck(float, {"a": np.zeros(2)}, [1]), TypeError, "grads has type list"),
+        (
+            lambda: gradcheck(float, {"a": np.zeros(2)}, {"a": np.zeros(3)}),
+            ValueError,
+            r"grads\['a'\] has shape \(3,\), expected \(2,\)",
         ),
         (lambda: numerical_gradient(float, np.zeros(2, np.float32)), TypeError, "=np.float64"),
         (lambda: gradcheck(float, {"a": np.zeros(2)}, {}), ValueError, "missing keys .'a'."),
@@ -265,86 +340,6 @@ def test_gradcheck_of_a_tied_array_is_of_the_sum() -> None:
     assert errors["w"] == errors["v"] > 1e-3 > errors["b"]
 
 
-@pytest.mark.parametrize("kind", [RNN, GRU, LSTM])
-def test_gradient_through_time_is_the_central_difference(kind: Any) -> None:
-    """Displace the state after step t, run on from there, and see the loss move."""
-    layer, x, dy = kind(I, H, 2, **DOUBLE), normal(T, B, I), normal(T, B, H, seed=1)
-    gradient = gradient_through_time(layer, x, dy)
-    assert gradient.norm.shape == (T + 1, 2, B)
-    for t in range(T + 1):
-        zeros = np.zeros((2, 2, B, H))
-        state = layer(x[:t])[1] if t else (zeros[0] if kind is not LSTM else tuple(zeros))
-        parts = list(state) if kind is LSTM else [state]
-
-        def loss(t: int = t, parts: Any = parts) -> float:
-            # the output of step t is the last layer's h, so it moves with the state
-            own = np.vdot(dy[t - 1], parts[0][-1]) if t else 0.0
-            if t == T:
-                return float(own)
-            y, _ = layer(x[t:], tuple(parts) if kind is LSTM else parts[0])
-            return float(np.vdot(dy[t:], y) + own)
-
-        given = [gradient.h[t]] if gradient.c is None else [gradient.h[t], gradient.c[t]]
-        for part, expected in zip(parts, given, strict=True):
-            np.testing.assert_allclose(numerical_gradient(loss, part), expected, atol=1e-8)
-
-
-def test_gradient_of_a_linear_unit_grows_as_the_power_of_its_weight() -> None:
-    layer = RNN(1, 1, nonlinearity="identity", bias=False, **DOUBLE)
-    layer.params["weight_hh_l0"].fill(1.5)
-    norm = gradient_through_time(layer, np.zeros((8, 1, 1)), dstate=np.ones((1, 1, 1))).norm
-    np.testing.assert_allclose(norm[:, 0, 0], 1.5 ** np.arange(8, -1, -1), rtol=1e-12)
-
-
-def test_gradient_through_time_refuses_what_it_cannot_follow() -> None:
-    x = np.zeros((2, 1, 1), np.float32)
-    with pytest.raises(ValueError, match="bidirectional=True"):
-        gradient_through_time(GRU(1, 2, bidirectional=True), x, dy=x)
-    with pytest.raises(ValueError, match="dy and dstate are both None"):
-        gradient_through_time(GRU(1, 2), x)
-
-
-def test_plot_of_the_gradient_through_time(tmp_path: Any) -> None:
-    pytest.importorskip("matplotlib", reason="plots are an extra")
-    layer, x = GRU(I, H, **DOUBLE), normal(T, B, I)
-    norm = gradient_through_time(layer, x, dstate=np.ones((1, B, H))).norm
-    figure = plot_gradient_through_time({"GRU": norm}, tmp_path / "plot.png")
-    (axes,) = figure.axes
-    assert axes.get_xlabel() == "time step t"
-    np.testing.assert_allclose(axes.lines[0].get_ydata(), np.exp(np.log(norm).mean(axis=(1, 2))))
-    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_streams_and_windows() -> None:
-    pieces = streams(np.arange(11), 3)
-    np.testing.assert_array_equal(pieces.T, [[0, 1, 2], [3, 4, 5], [6, 7, 8]])
-    assert pieces.flags.c_contiguous
-    cut = list(windows(2, pieces, 10 * pieces))
-    assert [len(a) for a, _ in cut] == [2, 1]
-    np.testing.assert_array_equal(np.concatenate([b for _, b in cut]), 10 * pieces)
-    with pytest.raises(ValueError, match="batch is 12, expected 1 to 11"):
-        streams(np.arange(11), 12)
-    with pytest.raises(ValueError, match="length is 0"):
-        next(windows(0, pieces))
-    with pytest.raises(ValueError, match=r"arrays have \[3, 2\] steps"):
-        next(windows(2, pieces, pieces[:2]))
-
-
-def test_truncated_bptt_over_one_window_is_the_whole_gradient() -> None:
-    """Windows with the carried state give the same outputs; the gradient is cut at their edges."""
-    layer, x, dy = LSTM(I, H, **DOUBLE), normal(T, B, I), normal(T, B, H, seed=1)
-    whole = layer.forward(x)
-    full = layer.backward(whole[2], dy).params
-    for length, same in ((T, True), (2, False)):
-        state, outputs, total = None, [], {n: np.zeros_like(p) for n, p in layer.params.items()}
-        for x_part, dy_part in windows(length, x, dy):
-            y, state, tape = layer.forward(x_part, state)
-            layer.backward(tape, dy_part, accumulate=total)
-            outputs.append(y)
-        np.testing.assert_allclose(np.concatenate(outputs), whole[0], rtol=1e-12)
-        assert np.allclose(total["weight_hh_l0"], full["weight_hh_l0"], rtol=1e-9) == same
-
-
 def test_pad() -> None:
     x, lengths = pad([[1, 2, 3], [4], [5, 6]], value=-1)
     np.testing.assert_array_equal(x.T, [[1, 2, 3], [4, -1, -1], [5, 6, -1]])
@@ -370,3 +365,24 @@ def test_minibatches_cover_everything_once() -> None:
     assert len(set(first)) > 1  # the batches are not in the order of their lengths
     with pytest.raises(ValueError, match="batch is 0"):
         next(minibatches(10, 0, rng))
+    with pytest.raises(TypeError, match="batch has type float, expected an integer"):
+        next(minibatches(10, 2.5, rng))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"lengths has shape \(9,\), expected .* \(10,\)"):
+        next(minibatches(10, 3, rng, lengths=lengths[:9]))
+
+
+def test_minibatches_come_from_the_generator_alone() -> None:
+    lengths = np.array([3, 1, 2, 1, 3, 2, 3, 1, 2, 3])
+    for given in (None, lengths, lengths.tolist()):
+        orders = [
+            np.concatenate(list(minibatches(10, 3, np.random.default_rng(seed), lengths=given)))
+            for seed in (1, 1, 2)
+        ]
+        np.testing.assert_array_equal(orders[0], orders[1])
+        assert (orders[0] != orders[2]).any()
+
+
+def test_equal_lengths_are_in_random_order() -> None:
+    rng = np.random.default_rng(0)
+    first = [next(minibatches(8, 8, rng, lengths=np.ones(8, int))) for _ in range(9)]
+    assert len({tuple(order) for order in first}) > 5

@@ -95,11 +95,86 @@ def test_sigmoid_gradient_keeps_relative_accuracy_far_out() -> None:
     assert dz[0] == pytest.approx(np.exp(-30.0), rel=1e-12)
 
 
+def spread(loss: Any) -> tuple[Any, Any, float]:
+    """Positions of which float32 loses all but the first in a sum; the exact mean of the terms."""
+    sizes = np.array([2.0**30] + [64.0] * 4095, np.float32)
+    if loss is softmax_cross_entropy:
+        logits = np.stack([np.zeros_like(sizes), sizes], axis=1)  # the target is the first
+        return logits, np.zeros(4096, int), float(sizes.astype(np.float64).mean())
+    if loss is sigmoid_cross_entropy:
+        return sizes, np.zeros(4096), float(sizes.astype(np.float64).mean())
+    return np.sqrt(sizes), np.zeros(4096), float(sizes.astype(np.float64).mean())
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_sum_is_in_float64(loss: Any, masked: bool) -> None:
+    z, t, expected = spread(loss)
+    mask = np.ones(4096, bool)
+    assert loss(z, t, mask=mask if masked else None)[0] == expected
+    mask[2048:] = False
+    exact = (2**30 + 64 * 2047) / 2048
+    assert loss(z, t, mask=mask)[0] == exact
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_masks_of_fewer_axes_and_of_one_entry_per_number(loss: Any) -> None:
+    """All leading axes, but for classes, which count together."""
+    z, t = case(loss)
+    rows = np.array([True, False, True, True])
+    if loss is softmax_cross_entropy:
+        with pytest.raises(ValueError, match=r"mask has shape \(4,\), expected \(4, 3\)"):
+            loss(z, t, mask=rows)
+        with pytest.raises(ValueError, match=r"mask has shape \(4, 3, 5\), expected \(4, 3\)"):
+            loss(z, t, mask=np.ones(z.shape, bool))
+        return
+    value, dz = loss(z, t, mask=rows)
+    assert value == pytest.approx(loss(z[rows], t[rows])[0], rel=1e-14)
+    assert not dz[1].any()
+    single = np.zeros(z.shape, bool)
+    single[1, 2, 3] = single[0, 0, 0] = True
+    value, dz = loss(z, t, mask=single)
+    assert value == pytest.approx(loss(z[single], t[single])[0], rel=1e-14)
+    np.testing.assert_allclose(dz[single], loss(z[single], t[single])[1], rtol=1e-14)
+    assert np.count_nonzero(dz) == 2
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_mask_leaves_the_arguments_as_they_are(loss: Any) -> None:
+    z, t = case(loss)
+    before, targets, mask = z.copy(), t.copy(), MASK.copy()
+    loss(z, t, mask=mask)
+    np.testing.assert_array_equal(z, before)
+    np.testing.assert_array_equal(t, targets)
+    np.testing.assert_array_equal(mask, MASK)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_infinities_of_masked_positions_are_not_read(loss: Any) -> None:
+    z, t = case(loss)
+    wanted = loss(z, t, mask=MASK)
+    z[~MASK] = np.inf
+    with np.errstate(all="raise", under="ignore"):
+        value, dz = loss(z, t, mask=MASK)
+    assert value == wanted[0]
+    np.testing.assert_array_equal(dz, wanted[1])
+
+
 def test_length_mask() -> None:
     mask = length_mask(np.array([0, 2, 3]), 3)
     np.testing.assert_array_equal(mask.T, [[0, 0, 0], [1, 1, 0], [1, 1, 1]])
     with pytest.raises(ValueError, match="lengths has entries from 4 to 4, expected 0 to 3"):
         length_mask(np.array([4]), 3)
+    with pytest.raises(ValueError, match="lengths has entries from -1 to 2, expected 0 to 3"):
+        length_mask(np.array([-1, 2]), 3)
+    with pytest.raises(ValueError, match=r"lengths has shape \(1, 2\), expected \(B,\) = \(2,\)"):
+        length_mask(np.array([[1, 2]]), 3)
+    with pytest.raises(TypeError, match="lengths has dtype float64, expected integers"):
+        length_mask(np.array([1.0]), 3)
+    for steps, error in ((2.0, TypeError), (-1, ValueError)):
+        with pytest.raises(error, match=r"^steps "):
+            length_mask(np.array([0]), steps)
+    assert length_mask([1, 2], 2).dtype == bool
 
 
 @pytest.mark.parametrize(
@@ -172,6 +247,33 @@ def test_length_mask() -> None:
             TypeError,
             "targets has dtype complex128, expected real numbers",
         ),
+        (
+            softmax_cross_entropy,
+            (np.zeros((2, 3)), np.array([-1, 0])),
+            ValueError,
+            "targets has entries from -1 to 0, expected 0 to 2",
+        ),
+        (
+            softmax_cross_entropy,
+            (np.zeros((2, 3)), np.zeros((2, 1), int)),
+            ValueError,
+            r"targets has shape \(2, 1\), expected \(2,\)",
+        ),
+        (
+            softmax_cross_entropy,
+            (np.zeros((2, 3), int), np.zeros(2, int)),
+            TypeError,
+            "logits has dtype int64, expected float32 or float64",
+        ),
+        (
+            sigmoid_cross_entropy,
+            (np.zeros((3, 1)), np.zeros(3)),
+            ValueError,
+            r"targets has shape \(3,\), expected \(3, 1\)",
+        ),
+        (sigmoid_cross_entropy, (np.zeros(0), np.zeros(0)), ValueError, "no positions"),
+        (mean_squared_error, (np.zeros((2, 0)), np.zeros((2, 0))), ValueError, "no positions"),
+        (mean_squared_error, (np.zeros(2), [0, "x"]), TypeError, "targets has dtype <U"),
         (mean_squared_error, (np.ma.zeros(2), np.zeros(2)), TypeError, "is a masked array"),
         (softmax_cross_entropy, (np.zeros((0, 3)), np.zeros(0, int)), ValueError, "no positions"),
     ],

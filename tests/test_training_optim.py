@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from _training_cases import cases, gradients, parameters
 
 from rnnfast import GRU
 from rnnfast.training import (
@@ -24,37 +25,6 @@ from rnnfast.training import (
     join,
 )
 from rnnfast.training._flat import BLOCK
-
-CASES = [
-    (SGD, {"lr": 0.1}),
-    (SGD, {"lr": 0.1, "momentum": 0.9}),
-    (Rprop, {"lr": 0.02}),
-    (Rprop, {"lr": 0.02, "etas": (0.3, 1.5), "step_sizes": (0.01, 0.05)}),
-    (RMSprop, {"lr": 0.03}),
-    (RMSprop, {"lr": 0.03, "alpha": 0.8, "eps": 1e-3}),
-    (Adam, {"lr": 0.05}),
-    (Adam, {"lr": 0.05, "betas": (0.7, 0.9), "eps": 1e-4, "weight_decay": 0.1}),
-    (AdamW, {"lr": 0.05}),
-    (AdamW, {"lr": 0.05, "betas": (0.7, 0.9), "weight_decay": 0.3}),
-]
-cases = pytest.mark.parametrize(
-    ("kind", "options"), CASES, ids=[f"{k.__name__}{i}" for i, (k, _) in enumerate(CASES)]
-)
-
-
-def parameters(dtype: Any = np.float64) -> dict[str, Any]:
-    rng = np.random.default_rng(0)
-    return {name: rng.standard_normal(s).astype(dtype) for name, s in [("w", (5, 3)), ("b", (7,))]}
-
-
-def gradients(step: int, dtype: Any = np.float64) -> dict[str, Any]:
-    """Gradients whose signs change here and there, some exactly zero."""
-    rng = np.random.default_rng(100 + step // 2)
-    grads = {
-        n: (rng.standard_normal(p.shape) * (rng.random(p.shape) > 0.1)).astype(dtype)
-        for n, p in parameters().items()
-    }
-    return {n: g if step % 3 else -g for n, g in grads.items()}
 
 
 @cases
@@ -209,73 +179,6 @@ def test_state_continues_exactly(kind: Any, options: Any) -> None:
         second.step(gradients(step))
     for name, p in theirs.items():
         np.testing.assert_array_equal(p, ours[name])
-
-
-def test_wrong_gradients_change_nothing() -> None:
-    params = parameters()
-    optimizer = Adam(params)
-    good = gradients(0)
-    wrong = [
-        ({"w": good["w"]}, ValueError, "grads has no entry 'b'"),
-        (
-            good | {"b": good["b"][:3]},
-            ValueError,
-            r"grads\['b'\] has shape \(3,\), expected \(7,\)",
-        ),
-        (
-            good | {"b": good["b"].astype(np.float32)},
-            TypeError,
-            r"grads\['b'\] has dtype float32, expected float64 like params\['b'\]; "
-            r"grads\['b'\].astype\(np.float64\), or params\['b'\].astype\(np.float32\)$",
-        ),
-        (good | {"b": [0.0] * 7}, TypeError, r"grads\['b'\] has type list, .*; np.asarray\(grads"),
-        (good | {"b": np.ma.array(good["b"])}, TypeError, r"grads\['b'\] is a masked array"),
-        ([*good.values()], TypeError, "grads has type list, expected a dict of arrays, or a layer"),
-    ]
-    for grads, error, message in wrong:
-        with pytest.raises(error, match=message):
-            optimizer.step(grads)
-    assert optimizer.steps == 0
-    for name, p in parameters().items():
-        np.testing.assert_array_equal(params[name], p)
-
-
-def test_wrong_options() -> None:
-    params = parameters()
-    wrong = [
-        (lambda: SGD({}), "params is empty"),
-        (lambda: SGD(params, lr=0.0), "lr is 0.0"),
-        (lambda: SGD(params, momentum=1.0), "momentum is 1.0"),
-        (lambda: Adam(params, lr=float("nan")), "lr is nan"),
-        (lambda: Adam(params, betas=(0.9, 1.0)), "beta2 is 1.0"),
-        (lambda: Adam(params, weight_decay=-1.0), "weight_decay is -1.0"),
-        (lambda: Rprop(params, etas=(1.2, 0.5)), "etas is"),
-        (lambda: Rprop(params, step_sizes=(1.0, 0.5)), "step_sizes is"),
-        (lambda: RMSprop(params, eps=0.0), "eps is 0.0"),
-    ]
-    for make, message in wrong:
-        with pytest.raises(ValueError, match=message):
-            make()
-    weights = np.zeros(3)
-    weights.flags.writeable = False
-    for wrong_params, error, message in [
-        (
-            {"w": np.zeros(3, int)},
-            TypeError,
-            r"params\['w'\] has dtype int64, .*\.astype\(np.float32",
-        ),
-        ({"w": [0.0]}, TypeError, r"params\['w'\] has type list, expected numpy.ndarray; np.asarr"),
-        ({"w": np.ma.zeros(3)}, TypeError, r"params\['w'\] is a masked array"),
-        (
-            {"w": weights},
-            ValueError,
-            r"params\['w'\] is read-only, expected a writeable array; par",
-        ),
-        ([np.zeros(3)], TypeError, "params has type list, expected a dict of arrays, or a layer"),
-        (None, TypeError, "params has type NoneType, expected a dict of arrays, or a layer"),
-    ]:
-        with pytest.raises(error, match=message):
-            SGD(wrong_params)
 
 
 class Model:

@@ -174,6 +174,10 @@ def test_every_tied_name_needs_its_gradient() -> None:
     for name in ("w", "v"):
         with pytest.raises(ValueError, match=f"grads has no entry '{name}'"):
             optimizer.step({"wv".replace(name, ""): np.ones(2)})
+        with pytest.raises(ValueError, match=f"grads has no entry '{name}'"):
+            optimizer.summed({"wv".replace(name, ""): np.ones(2)})
+        with pytest.raises(ValueError, match=rf"grads\['{name}'\] has shape \(3,\)"):
+            optimizer.summed({"w": np.ones(2), "v": np.ones(2)} | {name: np.ones(3)})
     assert optimizer.steps == 0
 
 

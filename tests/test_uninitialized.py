@@ -40,7 +40,8 @@ def leave_nan_behind() -> None:
     sizes = [int(64 * 1.6**i) for i in range(20)]
     kept = [_kernels.copied(np.full(size // 8, np.nan)) for size in sizes for _ in range(2)]
     plain = [np.full(size // 8, np.nan) for size in sizes for _ in range(2)]
-    del kept, plain
+    small = [np.full(n, np.nan) for n in range(1, 128) for _ in range(4)]  # which NumPy keeps
+    del kept, plain, small
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -87,8 +87,9 @@ def main(options: Options) -> Result:
     gradients = {}
     for kind in KINDS:
         for steps in lengths:
-            rng = np.random.default_rng([options.seed, steps])
-            model, test = Recaller(kind, rng), recall(rng, steps, 1000)
+            rng = np.random.default_rng([options.seed, steps])  # the data's alone: all get the same
+            model = Recaller(kind, np.random.default_rng([options.seed, steps, 1]))
+            test = recall(rng, steps, 1000)
             if steps == lengths[-1]:
                 gradients[kind] = model.gradient_norm(*recall(rng, steps, BATCH))
 

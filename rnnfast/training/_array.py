@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from numpy.typing import NDArray
@@ -60,15 +60,24 @@ def check_ids(name: str, ids: object, count: int) -> Array:
 def check_positive(**values: float) -> None:
     """Refuse a number that is not finite and above zero."""
     for name, value in values.items():
-        if not (math.isfinite(value) and value > 0):
+        if not (math.isfinite(_check.real(name, value)) and value > 0):
             raise ValueError(f"{name} is {value}, expected a finite number > 0")
 
 
 def check_fraction(**values: float) -> None:
     """Refuse a number outside `0 <= value < 1`."""
     for name, value in values.items():
-        if not 0 <= value < 1:
+        if not 0 <= _check.real(name, value) < 1:
             raise ValueError(f"{name} is {value}, expected 0 <= {name} < 1")
+
+
+def pair(name: str, value: Any) -> tuple[float, float]:
+    """Check an option that is two numbers."""
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise TypeError(f"{name} has type {type(value).__name__}, expected a pair of numbers")
+    if len(value) != 2:
+        raise ValueError(f"{name} is {value}, expected a pair of numbers")
+    return _check.real(f"{name}[0]", value[0]), _check.real(f"{name}[1]", value[1])
 
 
 def check_like(what: str, arrays: Arrays, like: Arrays) -> None:

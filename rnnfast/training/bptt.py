@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import _check
 from ._array import Array
 
 
@@ -38,7 +39,7 @@ def streams(sequence: Array, batch: int) -> Array:
     pieces : ndarray (N // B, B, ...), C order
         `pieces[t, b] = sequence[b (N // B) + t]`; the last `N % B` entries are left out.
     """
-    steps = len(sequence) // batch if batch > 0 else 0
+    steps = len(sequence) // _check.integer("batch", batch, 1)
     if steps == 0:
         raise ValueError(f"batch is {batch}, expected 1 to {len(sequence)}, the sequence's length")
     pieces = sequence[: steps * batch].reshape(batch, steps, *sequence.shape[1:])
@@ -59,8 +60,7 @@ def windows(length: int, *arrays: Array) -> Iterator[tuple[Array, ...]]:
     window : tuple of ndarray
         Views `array[t : t + length]`, one per array.
     """
-    if length < 1:
-        raise ValueError(f"length is {length}, expected >= 1")
+    _check.integer("length", length, 1)
     if len({len(array) for array in arrays}) != 1:
         raise ValueError(f"arrays have {[len(a) for a in arrays]} steps, expected equal numbers")
     for start in range(0, len(arrays[0]), length):
@@ -80,9 +80,12 @@ class GradientThroughTime(NamedTuple):
     def norm(self) -> Array:
         """`(T+1, L, B)`, float64: the Euclidean norm over the units of `h` and `c` together."""
         parts = [self.h] if self.c is None else [self.h, self.c]
-        # in float64, where the squares of a vanishing float32 gradient do not vanish too soon
-        squares = [np.square(part, dtype=np.float64).sum(axis=-1) for part in parts]
-        norm: Array = np.sqrt(sum(squares))
+        # A vanishing gradient has squares below the smallest number: so take it in float64, and
+        # scale it by a power of two, which rounds nothing.
+        largest = np.maximum.reduce([np.abs(part).max(axis=-1) for part in parts])
+        power = np.frexp(largest.astype(np.float64))[1]
+        scaled = (np.ldexp(part.astype(np.float64), -power[..., None]) for part in parts)
+        norm: Array = np.ldexp(np.sqrt(sum(np.square(part).sum(axis=-1) for part in scaled)), power)
         return norm
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import _check
 from ._array import Array
 
 
@@ -63,11 +64,13 @@ def minibatches(
     ------
     indices : ndarray (<= batch,)
     """
-    if batch < 1:
-        raise ValueError(f"batch is {batch}, expected >= 1")
+    batch = _check.integer("batch", batch, 1)
+    if lengths is not None:
+        lengths = _check.readable("lengths", lengths)
+        _check.of_shape("lengths", lengths, (count,), "(count,)")
     order = rng.permutation(count)
     if lengths is not None:
-        order = order[np.argsort(np.asarray(lengths)[order], kind="stable")]
+        order = order[np.argsort(lengths[order], kind="stable")]
     starts = np.arange(0, count, batch)
     if lengths is not None:
         rng.shuffle(starts)

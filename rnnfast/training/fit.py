@@ -67,7 +67,7 @@ def fit(
         Stop as soon as the held-out figure is at or below it.
     patience : int, optional
         Stop after so many epochs without a better held-out figure, and end with the parameters of
-        the best epoch.
+        the best epoch. NaN is never better; if all figures are NaN, no epoch is the best.
     clip_norm, clip_value : float, optional
         Clip the gradients, see `training.clip_norm` and `training.clip_value` (norm first). The
         norm is that of the gradients which the optimiser sums up, see `Optimizer.summed`.
@@ -91,7 +91,8 @@ def fit(
     FloatingPointError
         The loss or the gradients' norm is not finite; the parameters are those before that batch.
     TypeError
-        `epochs` or `patience` is no integer, or `batches` neither a function nor an iterable.
+        `epochs` or `patience` is no integer, `goal` or a limit no number, or `batches` neither a
+        function nor an iterable.
     ValueError
         A combination of arguments makes no sense, an epoch has no batches, or the checkpoint is
         damaged, belongs to another model or holds more than `epochs`.
@@ -106,6 +107,8 @@ def fit(
         raise ValueError("goal and patience need evaluate, a held-out figure to go by")
     if patience is not None:
         patience = _check.integer("patience", patience, 1)
+    if goal is not None:
+        _check.real("goal", goal)
     for name, limit in ("clip_norm", clip_norm), ("clip_value", clip_value):
         if limit is not None:
             check_positive(**{name: limit})
@@ -144,7 +147,7 @@ def fit(
                 figure = None if evaluate is None else float(evaluate())
                 with guard.hold():
                     seconds = time.perf_counter() - started
-                    history.add(float(np.mean(losses)), float(np.mean(norms)), figure, seconds)
+                    history.add(_mean(losses), _mean(norms), figure, seconds)
                 if patience and history.best_epoch == epoch:
                     _copy(optimizer.params, best)
                 if checkpoint is not None:
@@ -155,7 +158,7 @@ def fit(
         except KeyboardInterrupt:
             history.interrupted = True
             return history
-    if patience:
+    if patience and history.best_epoch is not None:
         _copy(best, optimizer.params)
     return history
 
@@ -215,10 +218,13 @@ def _gradients(
 def _enough(history: History, goal: float | None, patience: int | None) -> bool:
     """Whether the held-out figure has reached the goal, or has not improved for too long."""
     best = history.best_epoch
-    if best is None:
-        return False
-    reached = goal is not None and history.held_out[best] <= goal
-    return reached or (patience is not None and history.epochs - 1 - best >= patience)
+    reached = goal is not None and best is not None and history.held_out[best] <= goal
+    without = history.epochs if best is None else history.epochs - 1 - best
+    return reached or (patience is not None and without >= patience)
+
+
+def _mean(figures: list[float]) -> float:
+    return float(np.mean(figures, dtype=np.float64))
 
 
 def _copy(source: Arrays, target: Arrays) -> None:

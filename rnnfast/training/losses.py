@@ -153,7 +153,10 @@ def length_mask(lengths: Array, steps: int) -> Array:
     mask : ndarray (T, B), bool
         `mask[t, b]` is true where `t < lengths[b]`.
     """
-    return np.arange(steps)[:, None] < check_ids("lengths", lengths, steps + 1)
+    steps = _check.integer("steps", steps, 0)
+    lengths = check_ids("lengths", lengths, steps + 1)
+    _check.of_shape("lengths", lengths, (lengths.size,), "(B,)")
+    return np.arange(steps)[:, None] < lengths
 
 
 def _select(values: Array, mask: Array | None) -> tuple[int, Array]:

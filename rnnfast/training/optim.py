@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._array import Array, Named, check_fraction, check_positive
+from .. import _check
+from ._array import Array, Named, check_fraction, check_positive, pair
 from ._optimizer import Optimizer
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop", "Rprop"]
@@ -83,11 +84,11 @@ class Rprop(Optimizer):
         etas: tuple[float, float] = (0.5, 1.2),
         step_sizes: tuple[float, float] = (1e-6, 50.0),
     ) -> None:
-        if not 0 < etas[0] < 1 < etas[1]:
+        self.etas, self.step_sizes = pair("etas", etas), pair("step_sizes", step_sizes)
+        if not 0 < self.etas[0] < 1 < self.etas[1]:
             raise ValueError(f"etas is {etas}, expected 0 < eta_minus < 1 < eta_plus")
-        if not 0 < step_sizes[0] <= step_sizes[1]:
+        if not 0 < self.step_sizes[0] <= self.step_sizes[1]:
             raise ValueError(f"step_sizes is {step_sizes}, expected 0 < smallest <= largest")
-        self.etas, self.step_sizes = etas, step_sizes
         super().__init__(params, lr)
         for step_size in self.state["step_size"].values():
             step_size.fill(lr)
@@ -186,11 +187,12 @@ class Adam(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
-        check_fraction(beta1=betas[0], beta2=betas[1])
+        self.betas = beta1, beta2 = pair("betas", betas)
+        check_fraction(beta1=beta1, beta2=beta2)
         check_positive(eps=eps)
-        if not (np.isfinite(weight_decay) and weight_decay >= 0):
+        if not 0 <= _check.real("weight_decay", weight_decay) < np.inf:
             raise ValueError(f"weight_decay is {weight_decay}, expected a finite number >= 0")
-        self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
+        self.eps, self.weight_decay = eps, weight_decay
         super().__init__(params, lr)
 
     def _update(self, g: Array, p: Array, s: Array, *slots: Array) -> None:
