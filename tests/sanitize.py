@@ -32,17 +32,16 @@ MODULES = (
 )
 # Cases of each test of MODULES and each instruction set, and how many more of the test that matters
 # most. AddressSanitizer makes the kernels ten times as slow.
-SAMPLE = {"address": 8, "undefined": 40}
+SAMPLE = {"address": 16, "undefined": 40}
 MORE = {"test_against_reference": 12}
 # What takes a minute or more with each: large work, and what is of no interest to it.
 SLOW = {
     "address": (
-        *(
-            "test_subnormals.py",
-            "test_blocks.py::test_python_threads",
-            "test_blocks.py::test_torch",
-        ),
-        *("test_invariance.py::test_threads", "test_invariance.py::test_python_threads"),
+        "test_subnormals.py",
+        "test_blocks.py::test_python_threads",
+        "test_blocks.py::test_torch",
+        "test_invariance.py::test_threads",
+        "test_invariance.py::test_python_threads",
     ),
     "undefined": (),
 }
