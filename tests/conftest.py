@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -15,11 +16,21 @@ import pytest
 from _scripts import Script, run_script
 from hypothesis import settings
 
-from rnnfast import _kernels
+from rnnfast import _kernels, _threads
 
 settings.register_profile("local", max_examples=60, deadline=None)
 settings.register_profile("ci", max_examples=60, deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+@pytest.fixture(autouse=True)
+def number_of_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a test sets for the whole process ends with it, also OpenMP's limit, by PyTorch."""
+    monkeypatch.setattr(_threads, "_process_wide", _threads._process_wide)
+    before = _kernels.omp_max_threads()
+    yield
+    if before != _kernels.omp_max_threads():
+        sys.modules["torch"].set_num_threads(before)
 
 
 @pytest.fixture(params=_kernels.ISAS, scope="module")

@@ -51,8 +51,10 @@ def test_a_pass_without_a_tape(case: Case) -> None:
     before, problem = used(), case.problem()
     for threads in (1, 2):
         results, _ = forward(functional, problem, need_tape=False, threads=threads)
-        assert used() == before + own(results)
+        least = own(results)  # a kept block for them may be a quarter larger
+        assert before + least <= used() <= before + least + least // 4
         del results
+        assert used() == before
 
 
 def own(results: dict[str, Any]) -> int:
