@@ -152,12 +152,13 @@ void rnnfast_flush_leave(unsigned long state);
 void *rnnfast_alloc(size_t bytes);
 void *rnnfast_alloc_result(size_t bytes);
 void rnnfast_free(void *block);
-/* For tests: bytes in use, headers included, and bytes and blocks kept for later; let the n-th allocation from now on
- * fail (0: none), and return how many were left until the one before; take the lock of what is kept, as a fork may
- * leave it, or let it go. */
+/* The next three are for tests. Bytes in use, headers included; bytes and number of the blocks kept for later. */
 typedef struct { size_t used, kept; int blocks; } rnnfast_memory;
 rnnfast_memory rnnfast_memory_now(void);
+/* Let the n-th allocation from now on fail; 0: none. Returns how far the count of the last call had come: 0 or less
+ * if its allocation has failed. */
 long rnnfast_memory_refuse(long n);
+/* Take the lock of the kept blocks, or release it. A fork may leave it taken. */
 void rnnfast_memory_hold(int hold);
 /* Tasks 0 .. n of a job on up to `threads` threads, at most MAX_THREADS, each task once; returns the OR of what they
  * return. `in_turn`: task i on thread i modulo threads, in every call, for what its cache holds; else on the next

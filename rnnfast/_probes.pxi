@@ -7,13 +7,13 @@ def memory_now():
 
 
 def refuse_memory(long n):
-    """Let the n-th allocation of a block from now on fail; 0: none. Return how many were left until the one of the
-    call before; 0 or less: it has failed."""
+    """Let the n-th allocation of a block from now on fail; 0: none. Return how far the count of the last call had
+    come: 0 or less if its allocation has failed."""
     return rnnfast_memory_refuse(n)
 
 
 def hold_kept_memory(bint hold):
-    """Take the lock of the blocks that are kept, as a fork may leave it, or let it go."""
+    """Take the lock of the kept blocks, or release it. A fork may leave it taken."""
     rnnfast_memory_hold(hold)
 
 
@@ -24,8 +24,8 @@ cdef struct FloatStates:
 
 
 def float_states(int threads, new=None):
-    """What controls the arithmetic of this thread and of OpenMP's others, `threads` in all: x86's mxcsr, ARM's
-    fpcr. Then it is set to `new` unless that is None."""
+    """Return the register that controls floating-point arithmetic (x86: mxcsr, ARM: fpcr) of this thread and of
+    OpenMP's others, `threads` in all. Then set it to `new` unless that is None."""
     cdef uint64_t[::1] found = np.zeros(threads, np.uint64)
     cdef FloatStates job
     job.state, job.change, job.new = &found[0], new is not None, new or 0

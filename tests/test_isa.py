@@ -37,7 +37,7 @@ def test_isa_of_a_test(isa: str) -> None:
 def test_isa_can_be_tested(name: str) -> None:
     """On some processors the numerical tests leave an instruction set out. This says so."""
     if name not in _kernels.ISAS:
-        pytest.skip(f"this processor cannot run {name}: no numerical test has")
+        pytest.skip(f"this processor cannot run {name}, so no test has used it")
 
 
 def test_unknown_isa() -> None:
