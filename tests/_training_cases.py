@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -103,3 +104,22 @@ def gradients(step: int, dtype: Any = np.float64) -> dict[str, Any]:
         for n, p in parameters().items()
     }
     return {n: g if step % 3 else -g for n, g in grads.items()}
+
+
+def assert_steps_of_torch(kind: Any, options: Any, rates: Sequence[float | None]) -> None:
+    """Compare the parameters with PyTorch's after each step, before which `lr` is set to a rate."""
+    torch = pytest.importorskip("torch", reason="the semantics promised are torch's")
+    ours = parameters()
+    theirs = {name: torch.tensor(p, requires_grad=True) for name, p in ours.items()}
+    optimizer = kind(ours, **options)
+    witness = getattr(torch.optim, kind.__name__)(theirs.values(), **options)
+    for step, lr in enumerate(rates):
+        if lr is not None:
+            optimizer.lr = witness.param_groups[0]["lr"] = lr
+        grads = gradients(step)
+        for name, p in theirs.items():
+            p.grad = torch.tensor(grads[name])
+        optimizer.step(grads)
+        witness.step()
+        for name, p in theirs.items():
+            np.testing.assert_allclose(ours[name], p.detach().numpy(), rtol=1e-11, atol=1e-13)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from _training_cases import cases, gradients, parameters
+from _training_cases import assert_steps_of_torch, cases, gradients, parameters
 
 from rnnfast import GRU
 from rnnfast.training import (
@@ -29,19 +29,7 @@ from rnnfast.training._flat import BLOCK
 
 @cases
 def test_steps_are_those_of_torch(kind: Any, options: Any) -> None:
-    torch = pytest.importorskip("torch", reason="the semantics promised are torch's")
-    ours = parameters()
-    theirs = {name: torch.tensor(p, requires_grad=True) for name, p in ours.items()}
-    optimizer = kind(ours, **options)
-    witness = getattr(torch.optim, kind.__name__)(theirs.values(), **options)
-    for step in range(40):
-        grads = gradients(step)
-        for name, p in theirs.items():
-            p.grad = torch.tensor(grads[name])
-        optimizer.step(grads)
-        witness.step()
-        for name, p in theirs.items():
-            np.testing.assert_allclose(ours[name], p.detach().numpy(), rtol=1e-11, atol=1e-13)
+    assert_steps_of_torch(kind, options, [None] * 40)
 
 
 def test_formulas() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from _training_cases import cases, gradients, parameters
+from _training_cases import assert_steps_of_torch, cases, gradients, parameters
 
 from rnnfast.training import SGD, Adam, AdamW, RMSprop, Rprop
 
@@ -69,20 +69,7 @@ def test_every_option_acts(kind: Any, options: dict[str, Any]) -> None:
 @cases
 def test_a_rate_set_between_steps_is_that_of_the_next(kind: Any, options: Any) -> None:
     """But for Rprop, which has step sizes of its own from the first."""
-    torch = pytest.importorskip("torch", reason="the semantics promised are torch's")
-    ours = parameters()
-    theirs = {name: torch.tensor(p, requires_grad=True) for name, p in ours.items()}
-    optimizer = kind(ours, **options)
-    witness = getattr(torch.optim, kind.__name__)(theirs.values(), **options)
-    for step, lr in enumerate((options["lr"], 0.01, 0.3, 0.02)):
-        optimizer.lr = witness.param_groups[0]["lr"] = lr
-        grads = gradients(step)
-        for name, p in theirs.items():
-            p.grad = torch.tensor(grads[name])
-        optimizer.step(grads)
-        witness.step()
-    for name, p in theirs.items():
-        np.testing.assert_allclose(ours[name], p.detach().numpy(), rtol=1e-11, atol=1e-13)
+    assert_steps_of_torch(kind, options, [options["lr"], 0.01, 0.3, 0.02])
 
 
 @cases
