@@ -129,7 +129,7 @@ if __name__ == "__main__":  # the tests read the flags above
         ext_modules=[
             Extension(
                 "rnnfast._kernels",
-                ["rnnfast/_kernels.pyx", *sorted(glob("csrc/*.c"))],
+                ["rnnfast/_kernels.pyx", *sorted(glob("csrc/**/*.c", recursive=True))],
                 include_dirs=["csrc", numpy.get_include()],
                 define_macros=NUMPY_API,
                 libraries=["m"],

@@ -15,25 +15,25 @@ INLINE void lstm_dpoint(V *gate, V c_prev, V t, V dh, V *dc) {
 
 /* Of the n unit vectors from `at` on, one below the other in a batch or side by side in a row, from their
  * pre-activations a: i, f, g and c. */
-INLINE void lstm_gates(const rnnfast_step *s, place_t at, int n, const REAL *a, V *c) {
+INLINE void lstm_gates(const rnnfast_step *s, place_t at, int n, const real *a, V *c) {
   V ifg[6];
   EACH UNROLL for (int v = 0; v < 3; v++) ifg[3 * i + v] = load(a + (4 * i + v) * L);
   activate(3 * n, 0x24, ifg);
   EACH {
     const ptrdiff_t row = further(at, i).row, u = further(at, i).panel * L;
     const int fresh = s->reset && s->reset[row];
-    c[i] = fresh ? splat(0) : load((const REAL *)s->c + row * s->ldc + u);
+    c[i] = fresh ? splat(0) : load((const real *)s->c + row * s->ldc + u);
     c[i] = fma_(ifg[3 * i + 1], c[i], ifg[3 * i] * ifg[3 * i + 2]);
-    store((REAL *)s->c_next + row * s->ldc + u, c[i]);
+    store((real *)s->c_next + row * s->ldc + u, c[i]);
     if (s->gates)
       UNROLL for (int v = 0; v < 3; v++)
-        store((REAL *)s->gates + row * s->ldgates + 4 * u + v * L, ifg[3 * i + v]);
+        store((real *)s->gates + row * s->ldgates + 4 * u + v * L, ifg[3 * i + v]);
   }
 }
 
 /* Then o beside tanh(c), which alone would wait for its latency: two rows' 6 and 4 chains rather than 8 and 2
  * spare up to 6 per cent of a step, a single row's 7 to 9 (Zen 4). */
-INLINE void lstm_outputs(const rnnfast_packed *w, const rnnfast_step *s, place_t at, int n, const REAL *a,
+INLINE void lstm_outputs(const rnnfast_packed *w, const rnnfast_step *s, place_t at, int n, const real *a,
                          const V *c) {
   V oc[4];
   EACH oc[2 * i] = load(a + (4 * i + 3) * L), oc[2 * i + 1] = c[i];
@@ -41,11 +41,11 @@ INLINE void lstm_outputs(const rnnfast_packed *w, const rnnfast_step *s, place_t
   EACH {
     const ptrdiff_t row = further(at, i).row, u = further(at, i).panel * L;
     const V h = oc[2 * i] * oc[2 * i + 1];
-    if (s->gates) store((REAL *)s->gates + row * s->ldgates + 4 * u + 3 * L, oc[2 * i]);
+    if (s->gates) store((real *)s->gates + row * s->ldgates + 4 * u + 3 * L, oc[2 * i]);
     if (w->r) {
-      store((REAL *)s->work + row * s->ldwork + u, h);
+      store((real *)s->work + row * s->ldwork + u, h);
     } else {
-      store((REAL *)s->h_next + row * s->ldh_next + u, h);
+      store((real *)s->h_next + row * s->ldh_next + u, h);
       store_up_to(output_of(s, row) + u, h, w->P - u);
     }
   }
@@ -58,19 +58,19 @@ static NOINLINE void lstm_project(const rnnfast_packed *w, const rnnfast_step *s
       .stride = w->H, .b = w->r, .c = s->h_next, .ldc = s->ldh_next, .c_panel = 4 * L, .c_vec = L,
       .whole = 1});
   for (ptrdiff_t r = 0; r < s->rows; r++)
-    memcpy(output_of(s, r), (REAL *)s->h_next + r * s->ldh_next, w->P * sizeof(REAL));
+    memcpy(output_of(s, r), (real *)s->h_next + r * s->ldh_next, w->P * sizeof(real));
 }
 
-INLINE void lstm_units(const rnnfast_packed *w, const rnnfast_step *s, place_t at, int n, const REAL *a) {
+INLINE void lstm_units(const rnnfast_packed *w, const rnnfast_step *s, place_t at, int n, const real *a) {
   V c[2];
   lstm_gates(s, at, n, a, c);
   lstm_outputs(w, s, at, n, a, c);
 }
 
 /* The second half of that for rows whose first is done. */
-INLINE void lstm_late_units(const rnnfast_packed *w, const rnnfast_step *s, place_t at, int n, const REAL *a) {
+INLINE void lstm_late_units(const rnnfast_packed *w, const rnnfast_step *s, place_t at, int n, const real *a) {
   V c[2];
-  EACH c[i] = load((const REAL *)s->c_next + (at.row + i) * s->ldc + at.panel * L);
+  EACH c[i] = load((const real *)s->c_next + (at.row + i) * s->ldc + at.panel * L);
   lstm_outputs(w, s, at, n, a, c);
 }
 
@@ -78,14 +78,14 @@ INLINE void lstm_late_units(const rnnfast_packed *w, const rnnfast_step *s, plac
  * cent of a step at I + H = 96, 9 at 256, 2.5 at 1,024, and no schedule gets below it. Alone they take several times
  * that, nearly all of it latency; after a tile the FMAs of the next one fill it in. As a function of its own it would
  * cost a step up to 1.5 per cent more, a single row's at H = 20 15 (Zen 4). */
-INLINE void lstm_finish(const rnnfast_packed *w, const rnnfast_step *s, place_t at, int count, const REAL *a) {
+INLINE void lstm_finish(const rnnfast_packed *w, const rnnfast_step *s, place_t at, int count, const real *a) {
 #define LSTM_UNITS(m, n) lstm_units(w, s, further(at, m), n, a + (m) * 4 * L)
   FOR_PAIRS(count, LSTM_UNITS);
 }
 
 INLINE void lstm_tile(const rnnfast_packed *w, const rnnfast_step *s, const sums_t *xh, ptrdiff_t p,
                       int nv, ptrdiff_t r, int mr) {
-  REAL a[4 * MR_2 * L] __attribute__((aligned(VBYTES)));
+  real a[4 * MR_2 * L] __attribute__((aligned(VBYTES)));
   expect_outputs(w, s, p * L, 1, 4, r, mr);
   product(xh->sum, xh->n, nv, start_of(w, s, r) + p * 4 * L, s->init ? s->ldinit : 0, a, 4 * L, r, mr);
   if (nv < 4) spread(a, mr, w->H - p * L);
@@ -98,9 +98,9 @@ INLINE void lstm_tile(const rnnfast_packed *w, const rnnfast_step *s, const sums
  * take 2 less to 1 more (Zen 4). */
 enum { WAITING = MR < 6 ? 4 : 1 };
 
-INLINE void lstm_sums(const rnnfast_packed *w, const rnnfast_step *s, const sums_t *xh, ptrdiff_t p, int nv, REAL *a,
+INLINE void lstm_sums(const rnnfast_packed *w, const rnnfast_step *s, const sums_t *xh, ptrdiff_t p, int nv, real *a,
                       ptrdiff_t first, ptrdiff_t r, int mr) {
-  const REAL *start = start_of(w, s, first + r) + p * 4 * L;
+  const real *start = start_of(w, s, first + r) + p * 4 * L;
   expect_outputs(w, s, p * L, 1, 4, first + r, mr);
   product(xh->sum, xh->n, nv, start, s->init ? s->ldinit : 0, a + r * 4 * L, 4 * L, first + r, mr);
 }
@@ -108,7 +108,7 @@ INLINE void lstm_sums(const rnnfast_packed *w, const rnnfast_step *s, const sums
 /* `rows` rows from r on, in up to so many tiles. */
 INLINE void lstm_tiles(const rnnfast_packed *w, const rnnfast_step *s, const sums_t *xh, ptrdiff_t p, int nv,
                        int height, ptrdiff_t r, ptrdiff_t rows) {
-  REAL a[WAITING * MR_2 * 4 * L] __attribute__((aligned(VBYTES)));
+  real a[WAITING * MR_2 * 4 * L] __attribute__((aligned(VBYTES)));
   const place_t at = {r, p, 1};
   V c[2];
   FOR_TILES(rows, height, lstm_sums, w, s, xh, p, nv, a, r)
@@ -122,12 +122,12 @@ INLINE void lstm_tiles(const rnnfast_packed *w, const rnnfast_step *s, const sum
 /* A single row, np panels from p on and, if it has `narrow` vectors, the one after them. */
 INLINE void lstm_row(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p, int np, int narrow) {
   V acc[4 * 3];
-  REAL a[4 * 3 * L] __attribute__((aligned(VBYTES)));
-  const REAL *start = start_of(w, s, 0) + p * 4 * L;
+  real a[4 * 3 * L] __attribute__((aligned(VBYTES)));
+  const real *start = start_of(w, s, 0) + p * 4 * L;
   const ptrdiff_t nx = 4 * L * w->I, nh = 4 * L * w->P;
   UNROLL for (int v = 0; v < 4 * np + narrow; v++) acc[v] = load(start + v * L);
-  if (!s->init) madd_row(np, 4, narrow, acc, input_of(s, 0), 0, w->I, (const REAL *)w->x + p * nx, nx);
-  if (!s->summed) madd_row(np, 4, narrow, acc, s->h, 0, w->P, (const REAL *)w->h + p * nh, nh);
+  if (!s->init) madd_row(np, 4, narrow, acc, input_of(s, 0), 0, w->I, (const real *)w->x + p * nx, nx);
+  if (!s->summed) madd_row(np, 4, narrow, acc, s->h, 0, w->P, (const real *)w->h + p * nh, nh);
   if (narrow) spread_row(acc + 4 * np, 4, narrow, w->H % L);
   spill(a, acc, np + (narrow > 0));
   lstm_finish(w, s, (place_t){0, p, 0}, np + (narrow > 0), a);
@@ -176,15 +176,15 @@ static void lstm_step(const rnnfast_packed *w, const rnnfast_step *s) {
 INLINE void lstm_dunits(const rnnfast_packed *w, const rnnfast_dstep *s, ptrdiff_t r, ptrdiff_t u, int n) {
   const int fresh = s->reset && s->reset[r];
   V t[4];
-  EACH t[i] = load((const REAL *)s->c_next + r * s->ldc + u + i * L);
+  EACH t[i] = load((const real *)s->c_next + r * s->ldc + u + i * L);
   activate(n, ~0u, t);
   for (int i = 0; i < n; i++, u += L) {
-    REAL *g = (REAL *)s->gates + r * s->ldgates + 4 * u, *dc_out = (REAL *)s->dc + r * s->lddc + u;
+    real *g = (real *)s->gates + r * s->ldgates + 4 * u, *dc_out = (real *)s->dc + r * s->lddc + u;
     const ptrdiff_t apart = apart_in(w, u / L);
     V gate[4] = {load(g), load(g + L), load(g + 2 * L), load(g + 3 * L)}, dc = load(dc_out);
-    const V c = fresh ? splat(0) : load((const REAL *)s->c + r * s->ldc + u);
-    const V dh = w->r ? load((REAL *)s->work + r * s->ldwork + u) : upstream(s, r, u, w->H);
-    if (w->r) store((REAL *)s->h_raw + r * s->ldh_raw + u, gate[3] * t[i]);
+    const V c = fresh ? splat(0) : load((const real *)s->c + r * s->ldc + u);
+    const V dh = w->r ? load((real *)s->work + r * s->ldwork + u) : upstream(s, r, u, w->H);
+    if (w->r) store((real *)s->h_raw + r * s->ldh_raw + u, gate[3] * t[i]);
     lstm_dpoint(gate, c, t[i], dh, &dc);
     UNROLL for (int v = 0; v < 4; v++) store(g + v * apart, keep_n(gate[v], w->H - u));
     store(dc_out, dc);
@@ -195,7 +195,7 @@ static void lstm_dstep(const rnnfast_packed *w, const rnnfast_dstep *s) {
   if (w->r) {
     for (ptrdiff_t r = 0; r < s->rows; r++)
       for (ptrdiff_t u = 0; u < w->P; u += L)
-        store((REAL *)s->dh_sum + r * s->lddh_sum + u, upstream(s, r, u, w->P));
+        store((real *)s->dh_sum + r * s->lddh_sum + u, upstream(s, r, u, w->P));
     gemm(&(gemm_t){
         .rows = s->rows, .n = w->H, .width = 4, .a = s->dh_sum, .lda = s->lddh_sum, .run = w->P,
         .runs = 1, .stride = w->P, .b = w->r, .c = s->work, .ldc = s->ldwork, .c_panel = 4 * L,

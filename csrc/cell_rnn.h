@@ -13,8 +13,8 @@ INLINE V act_dpoint(int act, V h, V dh) {
 /* Activates nv vectors of a row from unit u on, of which `left` units are there. */
 INLINE void rnn_units(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t row, ptrdiff_t u, int nv,
                       ptrdiff_t left, const V *from) {
-  REAL *h = (REAL *)s->h_next + row * s->ldh_next + u, *y = output_of(s, row) + u;
-  REAL *g = s->gates ? (REAL *)s->gates + row * s->ldgates + u : NULL;
+  real *h = (real *)s->h_next + row * s->ldh_next + u, *y = output_of(s, row) + u;
+  real *g = s->gates ? (real *)s->gates + row * s->ldgates + u : NULL;
   V a[4];
   UNROLL for (int v = 0; v < nv; v++) a[v] = from[v];
   act_point(w->act, nv, a);
@@ -29,7 +29,7 @@ INLINE void rnn_units(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t 
 INLINE void rnn_finish(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t u, int nv, ptrdiff_t r,
                        int mr) {
   for (ptrdiff_t row = r; row < r + mr; row++) {
-    const REAL *h = (const REAL *)s->h_next + row * s->ldh_next + u;
+    const real *h = (const real *)s->h_next + row * s->ldh_next + u;
     V a[4];
     UNROLL for (int v = 0; v < nv; v++) a[v] = load(h + v * L);
     rnn_units(w, s, row, u, nv, w->H - u, a);
@@ -50,7 +50,7 @@ INLINE void rnn_tile(const rnnfast_packed *w, const rnnfast_step *s, const sums_
   const ptrdiff_t u = p * 4 * L;
   expect_outputs(w, s, u, nv, 1, r, mr);
   product(xh->sum, xh->n, nv, start_of(w, s, r) + u, s->init ? s->ldinit : 0,
-          (REAL *)s->h_next + r * s->ldh_next + u, s->ldh_next, r, mr);
+          (real *)s->h_next + r * s->ldh_next + u, s->ldh_next, r, mr);
   rnn_finish_tile(w, s, u, nv, r, mr);
 }
 
@@ -58,11 +58,11 @@ INLINE void rnn_tile(const rnnfast_packed *w, const rnnfast_step *s, const sums_
 INLINE void rnn_row(const rnnfast_packed *w, const rnnfast_step *s, int nv, ptrdiff_t p, int np) {
   V acc[4 * 3];
   const ptrdiff_t u = p * 4 * L, nx = 4 * L * w->I, nh = 4 * L * w->P;
-  const REAL *start = start_of(w, s, 0) + u;
+  const real *start = start_of(w, s, 0) + u;
   UNROLL for (int j = 0; j < np; j++)
     UNROLL for (int v = 0; v < nv; v++) acc[4 * j + v] = load(start + (4 * j + v) * L);
-  if (!s->init) madd_row(np, nv, 0, acc, input_of(s, 0), 0, w->I, (const REAL *)w->x + p * nx, nx);
-  if (!s->summed) madd_row(np, nv, 0, acc, s->h, 0, w->P, (const REAL *)w->h + p * nh, nh);
+  if (!s->init) madd_row(np, nv, 0, acc, input_of(s, 0), 0, w->I, (const real *)w->x + p * nx, nx);
+  if (!s->summed) madd_row(np, nv, 0, acc, s->h, 0, w->P, (const real *)w->h + p * nh, nh);
   UNROLL for (int j = 0; j < np; j++)
     rnn_units(w, s, 0, u + j * 4 * L, nv, w->H - u - j * 4 * L, acc + 4 * j);
 }
@@ -96,7 +96,7 @@ static void rnn_dstep(const rnnfast_packed *w, const rnnfast_dstep *s) {
   for (ptrdiff_t r = 0; r < s->rows; r++) {
     fetch_next(w, s, r);
     for (ptrdiff_t u = 0; u < w->H; u += L) {
-      REAL *g = (REAL *)s->gates + r * s->ldgates + u;
+      real *g = (real *)s->gates + r * s->ldgates + u;
       const V dh = upstream(s, r, u, w->H);
       store(g, keep_n(act_dpoint(w->act, load(g), dh), w->H - u));
     }

@@ -42,18 +42,18 @@ INLINE int sums_in(const gemm_t *g) { return g->tail ? 2 : 1; }
 /* One tile of panel p, nv wide, by way of a copy: its vectors are not whole and side by side, or its rows
  * anywhere. */
 static void gemm_aside(const gemm_t *g, const sum_t *sum, ptrdiff_t p, int nv, ptrdiff_t r, int mr) {
-  REAL a[2 * MR_2 * L] __attribute__((aligned(VBYTES)));
+  real a[2 * MR_2 * L] __attribute__((aligned(VBYTES)));
   const ptrdiff_t left = g->whole ? nv * L : g->n - p * g->width * L, ld = nv * L;
   if (g->init)
     for (int m = 0; m < mr; m++) {
       const ptrdiff_t row = g->init == g->c ? row_of(g->c_rows, r + m) : r + m;
-      const REAL *init = (const REAL *)g->init + row * g->ldinit + p * g->init_panel;
+      const real *init = (const real *)g->init + row * g->ldinit + p * g->init_panel;
       for (int v = 0; v < nv; v++)
         store(a + m * ld + v * L, load_up_to(init + v * g->init_vec, left - v * L));
     }
   product(sum, sums_in(g), nv, g->init ? a : zeros, g->init ? ld : 0, a, ld, r, mr);
   for (int m = 0; m < mr; m++) {
-    REAL *c = (REAL *)g->c + row_of(g->c_rows, r + m) * g->ldc + p * g->c_panel;
+    real *c = (real *)g->c + row_of(g->c_rows, r + m) * g->ldc + p * g->c_panel;
     for (int v = 0; v < nv; v++) store_up_to(c + v * g->c_vec, load(a + m * ld + v * L), left - v * L);
   }
 }
@@ -61,26 +61,26 @@ static void gemm_aside(const gemm_t *g, const sum_t *sum, ptrdiff_t p, int nv, p
 INLINE void gemm_tile(const gemm_t *g, const sum_t *sum, ptrdiff_t p, int nv, int apart, ptrdiff_t r,
                       int mr) {
   const int whole = g->whole || g->n - p * g->width * L >= nv * L;
-  const REAL *init = g->init ? (const REAL *)g->init + r * g->ldinit + p * g->init_panel : zeros;
+  const real *init = g->init ? (const real *)g->init + r * g->ldinit + p * g->init_panel : zeros;
   if (g->fresh)
     for (ptrdiff_t row = r; row < r + mr; row++)
-      fetch((REAL *)g->c + row_of(g->c_rows, row) * g->ldc + p * g->c_panel, nv * L, 1);
+      fetch((real *)g->c + row_of(g->c_rows, row) * g->ldc + p * g->c_panel, nv * L, 1);
   if (!whole || g->c_rows || g->c_vec != L || (g->init && g->init_vec != L))
     gemm_aside(g, sum, p, nv, r, mr);
   else
     product(sum, sums_in(g), nv, apart ? NULL : init, g->init ? g->ldinit : 0,
-            (REAL *)g->c + r * g->ldc + p * g->c_panel, g->ldc, r, mr);
+            (real *)g->c + r * g->ldc + p * g->c_panel, g->ldc, r, mr);
 }
 
 /* What a panel fetches of what is needed later: `reals` of it, as the last panels do, with so many `left`. */
-INLINE const REAL *later_of(const gemm_t *g, ptrdiff_t reals, ptrdiff_t left) {
-  return g->later && left * reals < g->later_reals ? (const REAL *)g->later + left * reals : NULL;
+INLINE const real *later_of(const gemm_t *g, ptrdiff_t reals, ptrdiff_t left) {
+  return g->later && left * reals < g->later_reals ? (const real *)g->later + left * reals : NULL;
 }
 
 /* Panel p of B from k on, of K. */
-INLINE const REAL *panel_of(const gemm_t *g, ptrdiff_t K, ptrdiff_t p, ptrdiff_t k) {
+INLINE const real *panel_of(const gemm_t *g, ptrdiff_t K, ptrdiff_t p, ptrdiff_t k) {
   const ptrdiff_t left = panels_of(g->n) - p * g->width, nv = left < g->width ? left : g->width;
-  return (const REAL *)g->b + (p * g->width * K + k * nv) * L;
+  return (const real *)g->b + (p * g->width * K + k * nv) * L;
 }
 
 /* The sum over k0 .. k0 + run * runs of K, going on with init. */
@@ -93,8 +93,8 @@ static void gemm_panel(const gemm_t *g, ptrdiff_t K, ptrdiff_t k0, ptrdiff_t p, 
      .each = part_of(n * nv * L, g->rows)},
     {.a = g->tail_a, .rows = g->a_rows, .lda = g->lda, .run = g->tail, .runs = 1, .b = panel_of(g, K, p, k1)}};
   if (g->fresh && p == 0 && k0 == 0 && !more) {
-    sum->next = (const REAL *)g->a + height_of(nv) * g->lda;
-    sum->each = g->lda * (ptrdiff_t)sizeof(REAL);
+    sum->next = (const real *)g->a + height_of(nv) * g->lda;
+    sum->each = g->lda * (ptrdiff_t)sizeof(real);
   } else if (far(g->n * K, g->rows, g->n + K)) {
     sum->also = sum->next;
     sum->next = p + 1 < panels ? panel_of(g, K, p + 1, k0) : panel_of(g, K, 0, more ? k1 : 0);
@@ -108,11 +108,11 @@ typedef struct { ptrdiff_t K, unit, step, units, each; } cut_t;
 
 /* `count` stretches of n units of a single row, from unit u on, side by side. */
 INLINE void row_sums(const gemm_t *g, const cut_t *k, int count, int nv, ptrdiff_t u, ptrdiff_t n,
-                     const REAL *b, V *total) {
+                     const real *b, V *total) {
   V acc[4 * 4];
   const int adjoin = k->step == k->unit;
   const ptrdiff_t run = adjoin ? n * k->unit : k->unit, runs = adjoin ? 1 : n;
-  const REAL *a = (const REAL *)g->a + u * k->step, *tail = b + k->units * k->unit * nv * L;
+  const real *a = (const real *)g->a + u * k->step, *tail = b + k->units * k->unit * nv * L;
   b += u * k->unit * nv * L;
   UNROLL for (int j = 0; j < count; j++)
     UNROLL for (int v = 0; v < nv; v++) acc[4 * j + v] = u || j ? splat(0) : total[v];
@@ -127,15 +127,15 @@ INLINE void row_sums(const gemm_t *g, const cut_t *k, int count, int nv, ptrdiff
 /* As many sums at a time as there are registers for. */
 INLINE void row_panel(const gemm_t *g, const cut_t *k, ptrdiff_t p, int nv) {
   V total[4];
-  const REAL *b = (const REAL *)g->b + p * g->width * L * k->K;
+  const real *b = (const real *)g->b + p * g->width * L * k->K;
   const ptrdiff_t units = k->units, each = k->each;
   ptrdiff_t u = 0;
   UNROLL for (int v = 0; v < nv; v++)
-    total[v] = g->init ? load((const REAL *)g->init + p * g->init_panel + v * g->init_vec) : splat(0);
+    total[v] = g->init ? load((const real *)g->init + p * g->init_panel + v * g->init_vec) : splat(0);
   for (; MR >= 6 && u + 4 * each <= units; u += 4 * each) row_sums(g, k, 4, nv, u, each, b, total);
   for (; u + 2 * each <= units; u += 2 * each) row_sums(g, k, 2, nv, u, each, b, total);
   for (; u < units; u += each) row_sums(g, k, 1, nv, u, units - u < each ? units - u : each, b, total);
-  UNROLL for (int v = 0; v < nv; v++) store((REAL *)g->c + p * g->c_panel + v * L, total[v]);
+  UNROLL for (int v = 0; v < nv; v++) store((real *)g->c + p * g->c_panel + v * L, total[v]);
 }
 
 #define ROW_PANEL(p, nv) row_panel(g, k, p, nv)
@@ -153,7 +153,7 @@ INLINE int few_of(ptrdiff_t n, ptrdiff_t K) {
 }
 
 /* acc[m few + c] += row[m][k] * b[c ldb + k], lane by lane, for k < K. */
-INLINE void madd_few(int few, int mr, V *acc, const REAL *const *row, ptrdiff_t K, const REAL *b,
+INLINE void madd_few(int few, int mr, V *acc, const real *const *row, ptrdiff_t K, const real *b,
                      ptrdiff_t ldb) {
   for (ptrdiff_t k = 0; k < K; k += L) {
     V w[L];
@@ -169,22 +169,22 @@ INLINE void madd_few(int few, int mr, V *acc, const REAL *const *row, ptrdiff_t 
  * the last repeat it. */
 INLINE void few_tile(const gemm_t *g, ptrdiff_t K, int few, int mr, ptrdiff_t r) {
   const ptrdiff_t left = g->rows - r < mr ? g->rows - r : mr, ldb = panels_of(K) * L;
-  const REAL *row[L], *tail[L], *b = (const REAL *)g->b + K * g->n;
+  const real *row[L], *tail[L], *b = (const real *)g->b + K * g->n;
   V acc[L];
   UNROLL for (int i = 0; i < L; i++) acc[i] = splat(0);
   UNROLL for (int m = 0; m < mr; m++) {
     const ptrdiff_t at = r + (m < left ? m : left - 1);
-    row[m] = (const REAL *)g->a + at * g->lda, tail[m] = (const REAL *)g->tail_a + at * g->lda;
+    row[m] = (const real *)g->a + at * g->lda, tail[m] = (const real *)g->tail_a + at * g->lda;
   }
   for (ptrdiff_t i = 0; i < g->runs; i++, b += g->run) {
     madd_few(few, mr, acc, row, g->run, b, ldb);
     UNROLL for (int m = 0; m < mr; m++) row[m] += g->stride;
   }
   if (g->tail) madd_few(few, mr, acc, tail, g->tail, b, ldb);
-  REAL sum[L];
+  real sum[L];
   store(sum, sums_of_lanes(acc));
   for (ptrdiff_t m = 0; m < left; m++) {
-    REAL *c = (REAL *)g->c + row_of(g->c_rows, r + m) * g->ldc + g->n;
+    real *c = (real *)g->c + row_of(g->c_rows, r + m) * g->ldc + g->n;
     for (int j = 0; j < few; j++) c[j] = g->init ? c[j] + sum[m * few + j] : sum[m * few + j];
   }
 }
@@ -201,7 +201,7 @@ static NOINLINE void gemm_few(const gemm_t *g, ptrdiff_t K) {
 
 /* One stretch of k after the other; g changes on the way. */
 static void gemm_rows(gemm_t *g, const cut_t *k) {
-  const REAL *a = g->a;
+  const real *a = g->a;
   const ptrdiff_t tail = g->tail;
   const int adjoin = k->step == k->unit;
   for (ptrdiff_t u = 0; u < k->units; u += k->each) {
@@ -220,7 +220,7 @@ static void gemm(gemm_t *g) {
   const int adjoin = g->run == g->stride;
   const ptrdiff_t whole = g->run * g->runs;
   cut_t k = {.K = whole + g->tail};
-  const ptrdiff_t longest = (k.K * (ptrdiff_t)sizeof(REAL) + 4095) / 4096;
+  const ptrdiff_t longest = (k.K * (ptrdiff_t)sizeof(real) + 4095) / 4096;
   const ptrdiff_t stretches = longest < g->sums ? g->sums : longest;
   k.unit = !adjoin ? g->run : g->sums ? L : 1;
   k.step = adjoin ? k.unit : g->stride;

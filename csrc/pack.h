@@ -33,7 +33,7 @@ INLINE ptrdiff_t apart_in(const rnnfast_packed *w, ptrdiff_t p) {
 }
 
 /* L columns of L rows (from the first NULL on zeros), `left` of them there, from column k on: a vector each. */
-INLINE void load_square(V *a, const REAL *const *row, ptrdiff_t k, ptrdiff_t left) {
+INLINE void load_square(V *a, const real *const *row, ptrdiff_t k, ptrdiff_t left) {
   if (row[L - 1] && left >= L)
     UNROLL for (int l = 0; l < L; l++) a[l] = load(row[l] + k);
   else
@@ -42,7 +42,7 @@ INLINE void load_square(V *a, const REAL *const *row, ptrdiff_t k, ptrdiff_t lef
 }
 
 /* Columns k0 .. k0 + L of L rows, K long (as above), to vectors `apart` apart; zeros beyond Kp. */
-static void pack_square(REAL *to, ptrdiff_t apart, const REAL *const *row, ptrdiff_t K, ptrdiff_t k0,
+static void pack_square(real *to, ptrdiff_t apart, const real *const *row, ptrdiff_t K, ptrdiff_t k0,
                         ptrdiff_t Kp) {
   V a[L];
   load_square(a, row, k0, K - k0 < 0 ? 0 : K - k0);
@@ -57,11 +57,11 @@ typedef struct { int part, parts; ptrdiff_t panel; } deal_t;
 INLINE int mine(deal_t *deal) { return deal->panel++ % deal->parts == deal->part; }
 
 /* Vectors along the rows of w (n x K), k the columns: a transpose, with zeros up to Kp columns. */
-static REAL *pack_t(REAL *to, deal_t *deal, const REAL *w, ptrdiff_t n, ptrdiff_t K, ptrdiff_t Kp) {
+static real *pack_t(real *to, deal_t *deal, const real *w, ptrdiff_t n, ptrdiff_t K, ptrdiff_t Kp) {
   for (ptrdiff_t j = 0; j < n; j += 4 * L) {
     const ptrdiff_t nv = n - j < 4 * L ? panels_of(n - j) : 4, own = mine(deal) ? nv : 0;
     for (ptrdiff_t v = 0; v < own; v++) {
-      const REAL *row[L];
+      const real *row[L];
       for (int l = 0; l < L; l++) row[l] = j + v * L + l < n ? w + (j + v * L + l) * K : NULL;
       for (ptrdiff_t k = 0; k < Kp; k += L) pack_square(to + v * L, nv * L, row, K, k, Kp);
     }
@@ -71,14 +71,14 @@ static REAL *pack_t(REAL *to, deal_t *deal, const REAL *w, ptrdiff_t n, ptrdiff_
 }
 
 /* The same in panels of L units and their gates, of w (gates x H x K). */
-static REAL *pack_gates(REAL *to, deal_t *deal, const rnnfast_packed *p, const REAL *w, ptrdiff_t K,
+static real *pack_gates(real *to, deal_t *deal, const rnnfast_packed *p, const real *w, ptrdiff_t K,
                         int slots, const int *gates) {
   for (ptrdiff_t u0 = 0; u0 < p->H; u0 += L) {
     const ptrdiff_t apart = apart_in(p, u0 / L), nv = apart < L ? p->narrow : slots;
     const ptrdiff_t own = mine(deal) ? nv : 0;
     ptrdiff_t slot = 0, u = 0; /* of a lane */
     for (ptrdiff_t v = 0; v < own; v++) {
-      const REAL *row[L];
+      const real *row[L];
       for (int l = 0; l < L; l++) {
         row[l] = slot < slots && u0 + u < p->H ? w + (gates[slot] * p->H + u0 + u) * K : NULL;
         if (++u == apart) u = 0, slot++;
@@ -92,7 +92,7 @@ static REAL *pack_gates(REAL *to, deal_t *deal, const rnnfast_packed *p, const R
 
 /* Vectors along the first n columns of w, ld of them; k runs over its rows in the order of a dz row:
  * k = (panel, slot, lane), up to so many units. */
-static REAL *pack_rows(REAL *to, deal_t *deal, const REAL *w, ptrdiff_t ld, ptrdiff_t H, ptrdiff_t n,
+static real *pack_rows(real *to, deal_t *deal, const real *w, ptrdiff_t ld, ptrdiff_t H, ptrdiff_t n,
                        ptrdiff_t units, int slots, const int *gates) {
   for (ptrdiff_t j = 0; j < n; j += 4 * L) {
     const ptrdiff_t left = n - j, nv = left < 4 * L ? panels_of(left) : 4;
@@ -102,7 +102,7 @@ static REAL *pack_rows(REAL *to, deal_t *deal, const REAL *w, ptrdiff_t ld, ptrd
     }
     for (ptrdiff_t i = 0; i < panels_of(units) * slots; i++) {
       const ptrdiff_t unit = i / slots * L, gate = gates[i % slots];
-      const REAL *from = w + (gate * H + unit) * ld + j;
+      const real *from = w + (gate * H + unit) * ld + j;
       for (ptrdiff_t k = 0; k < L && unit + k < units; k++, from += ld, to += nv * L)
         if (unit + k >= H)
           memset(to, 0, nv * VBYTES);
@@ -116,7 +116,7 @@ static REAL *pack_rows(REAL *to, deal_t *deal, const REAL *w, ptrdiff_t ld, ptrd
 }
 
 /* All n columns for a product with dz: the `few` last ones each by itself, k as above up to a whole vector. */
-static REAL *pack_columns(REAL *to, deal_t *deal, const REAL *w, ptrdiff_t H, ptrdiff_t n, ptrdiff_t units,
+static real *pack_columns(real *to, deal_t *deal, const real *w, ptrdiff_t H, ptrdiff_t n, ptrdiff_t units,
                           int slots, const int *gates) {
   const ptrdiff_t K = units * slots, most = n - few_of(n, K);
   to = pack_rows(to, deal, w, n, H, most, units, slots, gates);
@@ -136,8 +136,8 @@ static REAL *pack_columns(REAL *to, deal_t *deal, const REAL *w, ptrdiff_t H, pt
 
 /* The biases of one gate, summed, in slot `slot` of every panel; where slots stand without gaps, the next one
  * overwrites the zeros behind it. */
-static void pack_bias_row(REAL *to, const rnnfast_packed *p, int slots, int slot, const REAL *b1,
-                          const REAL *b2) {
+static void pack_bias_row(real *to, const rnnfast_packed *p, int slots, int slot, const real *b1,
+                          const real *b2) {
   for (ptrdiff_t u = 0; u < p->H; u += L) {
     V sum = splat(0);
     if (b1) sum += load_up_to(b1 + u, p->H - u);
@@ -146,9 +146,9 @@ static void pack_bias_row(REAL *to, const rnnfast_packed *p, int slots, int slot
   }
 }
 
-static void pack_bias(REAL *to, const rnnfast_weights *w, const rnnfast_packed *p) {
+static void pack_bias(real *to, const rnnfast_weights *w, const rnnfast_packed *p) {
   const layout_t *lay = &layout[w->cell];
-  const REAL *bi = w->b_ih, *bh = w->b_hh;
+  const real *bi = w->b_ih, *bh = w->b_hh;
   const ptrdiff_t H = w->H;
   for (int s = 0; s < lay->x_slots; s++) {
     const int gate = lay->x_gate[s], apart = w->cell == RNNFAST_GRU && s == 0;
@@ -173,9 +173,9 @@ static void pack(const rnnfast_weights *w, int use, void *block, rnnfast_packed 
   deal_t deal = {.part = part, .parts = parts};
   const layout_t *lay = &layout[w->cell];
   const ptrdiff_t H = w->H, I = w->I, P = w->P, Hp = panels_of(H) * L;
-  const REAL *u_n = (const REAL *)w->w_hh + 2 * H * P;
+  const real *u_n = (const real *)w->w_hh + 2 * H * P;
   const int before = w->cell == RNNFAST_GRU_RESET_BEFORE;
-  REAL *to = block;
+  real *to = block;
   rnnfast_packed p = {.cell = w->cell, .act = w->act, .I = I, .H = H, .P = P};
   if (use != RNNFAST_ONE_STEP) p.narrow = narrow_of(w->cell, H);
   if (use == RNNFAST_BACKWARD) {
@@ -186,7 +186,7 @@ static void pack(const rnnfast_weights *w, int use, void *block, rnnfast_packed 
     if (w->w_hr) p.r = to, pack_rows(to, &deal, w->w_hr, H, P, H, P, 1, layout[RNNFAST_RNN].x_gate);
   } else {
     p.bias = to, to += Hp * lay->slots;
-    if (mine(&deal)) pack_bias((REAL *)block, w, &p);
+    if (mine(&deal)) pack_bias((real *)block, w, &p);
     if (use == RNNFAST_ONE_STEP) {
       /* all else is read where it is */
     } else if (w->cell == RNNFAST_RNN) {
@@ -205,11 +205,11 @@ static void pack(const rnnfast_weights *w, int use, void *block, rnnfast_packed 
 /* sum += w x for one row, w (gates x H x K) as the caller has it: squares are turned as for packing, sums go on
  * in the same order of k. To write packed weights and read them once would cost more: forward and backward of
  * one step at I = 32, H = 64 5 (RNN) to 12 per cent, at I = 512, H = 1024 36 (Zen 4). */
-static void add_product(REAL *sum, int apart, const REAL *w, ptrdiff_t H, ptrdiff_t K, const REAL *x, int slots,
+static void add_product(real *sum, int apart, const real *w, ptrdiff_t H, ptrdiff_t K, const real *x, int slots,
                         const int *gates) {
   for (ptrdiff_t u = 0; u < H; u += L, sum += apart)
     for (int s = 0; s < slots; s++) {
-      const REAL *from = w + (gates[s] * H + u) * K, *row[L];
+      const real *from = w + (gates[s] * H + u) * K, *row[L];
       V acc = load(sum + s * L);
       for (int l = 0; l < L; l++) row[l] = u + l < H ? from + l * K : NULL;
       for (ptrdiff_t k = 0; k < K; k += L) {
@@ -227,9 +227,9 @@ static void one_step(const rnnfast_weights *w, const rnnfast_packed *p, const vo
                      void *sums) {
   const layout_t *lay = &layout[w->cell];
   const int apart = lay->slots * L;
-  memcpy(sums, p->bias, panels_of(w->H) * apart * sizeof(REAL));
+  memcpy(sums, p->bias, panels_of(w->H) * apart * sizeof(real));
   add_product(sums, apart, w->w_ih, w->H, w->I, x, lay->x_slots, lay->x_gate);
-  add_product((REAL *)sums + lay->h_first * L, apart, w->w_hh, w->H, w->P, h, lay->h_slots, lay->h_gate);
+  add_product((real *)sums + lay->h_first * L, apart, w->w_hh, w->H, w->P, h, lay->h_slots, lay->h_gate);
 }
 
 /* bias + w_ih x for any number of rows, laid out as a gate buffer. */
@@ -252,8 +252,8 @@ INLINE void dz_of(gemm_t *g, const rnnfast_packed *w, ptrdiff_t rows, const void
   const ptrdiff_t full = panels_of(w->H) - (w->narrow > 0), wide = layout[w->cell].slots * L;
   const ptrdiff_t tail = w->narrow ? slots * (w->H % L) : 0;
   const int few = few_of(n, full * slots * L + tail);
-  *g = (gemm_t){.rows = rows, .a = (const REAL *)dz + first * L, .lda = lddz, .run = slots * L, .runs = full,
-                .stride = wide, .tail = tail, .tail_a = (const REAL *)dz + full * wide + first * (w->H % L),
+  *g = (gemm_t){.rows = rows, .a = (const real *)dz + first * L, .lda = lddz, .run = slots * L, .runs = full,
+                .stride = wide, .tail = tail, .tail_a = (const real *)dz + full * wide + first * (w->H % L),
                 .b = b, .n = n - few, .few = few, .width = 4, .init_panel = 4 * L, .init_vec = L,
                 .c_panel = 4 * L, .c_vec = L};
 }

@@ -11,7 +11,7 @@
  * registers it is 3 x 4 + 1 + 3, b then loaded once per vector and used for all rows, or 4 x 3 + 3 + 1, a
  * broadcast at a time: any other order spills. 4 x 3 takes 10 per cent less than 3 x 3, with 4 rows 27. */
 
-static const REAL zeros[4 * L] = {0};
+static const real zeros[4 * L] = {0};
 
 INLINE ptrdiff_t panels_of(ptrdiff_t n) { return (n + L - 1) / L; }
 
@@ -33,11 +33,11 @@ typedef struct { const char *at; ptrdiff_t step, more; } share_t;
 /* Whether weights leave that cache (2 MiB) until the next step, because of what each of `rows` rows reads and
  * writes besides them. If not, to ask for them twice costs up to 10 per cent of a step of 8 rows. */
 INLINE int far(ptrdiff_t weights, ptrdiff_t rows, ptrdiff_t each) {
-  return (weights + rows * each) * (ptrdiff_t)sizeof(REAL) > 1700000;
+  return (weights + rows * each) * (ptrdiff_t)sizeof(real) > 1700000;
 }
 
 /* The lines of n reals, on their way to the second cache, to be read or written. */
-INLINE void fetch(const REAL *p, ptrdiff_t n, int write) {
+INLINE void fetch(const real *p, ptrdiff_t n, int write) {
   const char *at = (const char *)p, *end = (const char *)(p + n);
   for (; at < end; at += 64)
     if (write) __builtin_prefetch(at, 1, 2);
@@ -46,7 +46,7 @@ INLINE void fetch(const REAL *p, ptrdiff_t n, int write) {
 
 /* acc[m nv + v] += row[m][k ks] * b[k bs + v L] for k < K; what is `ahead` is fetched meanwhile, in so many
  * streams. Rows have a pointer each, so they may lie anywhere: 0.98 to 1.02 of the time that a stride takes. */
-INLINE void madd(int mr, int nv, V *acc, const REAL *const *row, ptrdiff_t ks, ptrdiff_t K, const REAL *b,
+INLINE void madd(int mr, int nv, V *acc, const real *const *row, ptrdiff_t ks, ptrdiff_t K, const real *b,
                  ptrdiff_t bs, int streams, share_t ahead) {
   const ptrdiff_t skip = ahead.step <= 8 ? 3 : 0; /* bits of a k that does not ask */
   /* Unrolling keeps the loop's own additions off the ports of the FMAs: 84 -> 90 per cent of the peak at
@@ -83,16 +83,16 @@ INLINE ptrdiff_t row_of(const ptrdiff_t *rows, ptrdiff_t r) { return rows ? rows
  * vectors for each. Meanwhile what is needed `next` is fetched unless it is NULL, `each` bytes of it by each
  * row, and as many from `also` on unless that is NULL or rows so few that `next` takes both streams. */
 typedef struct {
-  const REAL *a;
+  const real *a;
   const ptrdiff_t *rows;
   ptrdiff_t lda, run, runs, stride;
-  const REAL *b, *next, *also;
+  const real *b, *next, *also;
   ptrdiff_t each;
 } sum_t;
 
 /* Of so many reals, what one of `rows` rows fetches: its `each`. */
 INLINE ptrdiff_t part_of(ptrdiff_t reals, ptrdiff_t rows) {
-  return (reals * (ptrdiff_t)sizeof(REAL) + rows - 1) / rows;
+  return (reals * (ptrdiff_t)sizeof(real) + rows - 1) / rows;
 }
 
 /* The share of rows r .. r + mr. A stream asks for a line a k at most: a single tile fetches half a panel. */
@@ -105,14 +105,14 @@ INLINE share_t share_of(const sum_t *s, ptrdiff_t r, int mr) {
 
 /* acc += the sum of the mr rows of a from r on. */
 INLINE void add_sum(int mr, int nv, V *acc, const sum_t *s, ptrdiff_t r) {
-  const REAL *row[MR_2], *b = s->b;
+  const real *row[MR_2], *b = s->b;
   share_t ahead = {0};
   if (s->next) ahead = share_of(s, r, mr);
   if (s->rows) {
     const ptrdiff_t *at = s->rows + r;
     UNROLL for (int m = 0; m < mr; m++, at++) row[m] = s->a + *at * s->lda, FORGET(at);
   } else {
-    const REAL *a = s->a + r * s->lda;
+    const real *a = s->a + r * s->lda;
     UNROLL for (int m = 0; m < mr; m++, a += s->lda) row[m] = a, FORGET(a);
   }
   for (ptrdiff_t j = 0; j < s->runs; j++, b += s->run * nv * L) {
@@ -126,7 +126,7 @@ INLINE void add_sum(int mr, int nv, V *acc, const sum_t *s, ptrdiff_t r) {
 
 /* to[m][v] = from[m][v] + the sums, one chain; without `from` it begins at zero and is added to `to` when it
  * is complete. */
-INLINE void tile(int mr, int nv, const sum_t *s, int sums, const REAL *from, ptrdiff_t ldfrom, REAL *to,
+INLINE void tile(int mr, int nv, const sum_t *s, int sums, const real *from, ptrdiff_t ldfrom, real *to,
                  ptrdiff_t ldto, ptrdiff_t r) {
   const int apart = !from;
   if (apart) from = zeros, ldfrom = 0;
@@ -154,27 +154,27 @@ INLINE void tile(int mr, int nv, const sum_t *s, int sums, const REAL *from, ptr
  * for 5 rows, up to 10 for 4 (Zen 4). It was 66, 54 and 13 while gcc worked out where all rows are beforehand and
  * kept that in vector registers, from where it comes by way of the queue that is full of FMAs. With `s` put
  * together anew for each panel a step of 4 rows takes 4 per cent more. */
-typedef void product_t(const sum_t *s, int sums, const REAL *from, ptrdiff_t ldfrom, REAL *to, ptrdiff_t ldto,
+typedef void product_t(const sum_t *s, int sums, const real *from, ptrdiff_t ldfrom, real *to, ptrdiff_t ldto,
                        ptrdiff_t r);
 #define PRODUCT(mr, nv)                                                                                  \
-  static NOINLINE void N(product_##nv##_##mr)(const sum_t *s, int sums, const REAL *from, ptrdiff_t ldfrom, \
-                                              REAL *to, ptrdiff_t ldto, ptrdiff_t r) {                   \
+  static NOINLINE void product_##nv##_##mr(const sum_t *s, int sums, const real *from, ptrdiff_t ldfrom, \
+                                              real *to, ptrdiff_t ldto, ptrdiff_t r) {                   \
     tile(mr, nv, s, sums, from, ldfrom, to, ldto, r);                                                    \
   }
-#define PRODUCT_AT(mr, nv) [nv][mr] = N(product_##nv##_##mr),
+#define PRODUCT_AT(mr, nv) [nv][mr] = product_##nv##_##mr,
 ALL_SIZES(PRODUCT)
 static product_t *const products[5][MR_2 + 1] = {ALL_SIZES(PRODUCT_AT)};
 
-INLINE void product(const sum_t *s, int sums, int nv, const REAL *from, ptrdiff_t ldfrom, REAL *to, ptrdiff_t ldto,
+INLINE void product(const sum_t *s, int sums, int nv, const real *from, ptrdiff_t ldfrom, real *to, ptrdiff_t ldto,
                     ptrdiff_t r, int mr) {
   products[nv][mr](s, sums, from, ldfrom, to, ldto, r);
 }
 
 /* One row, n sums side by side: acc[4 j + v] += a[j as + k] * b[j bs + k][v]. One sum alone would wait for
  * the latency of its 4 accumulators. One more may have other, `narrow`, panels. */
-INLINE void madd_row(int n, int nv, int narrow, V *acc, const REAL *a, ptrdiff_t as, ptrdiff_t K, const REAL *b,
+INLINE void madd_row(int n, int nv, int narrow, V *acc, const real *a, ptrdiff_t as, ptrdiff_t K, const real *b,
                      ptrdiff_t bs) {
-  const REAL *more = b + n * bs;
+  const real *more = b + n * bs;
   UNROLL_4 for (ptrdiff_t k = 0; k < K; k++, b += nv * L, more += narrow * L) {
     UNROLL for (int j = 0; j < n; j++) {
       const V s = splat(a[j * as + k]);
@@ -192,7 +192,7 @@ INLINE void madd_row(int n, int nv, int narrow, V *acc, const REAL *a, ptrdiff_t
  * what was used last, still there, is used first: an LSTM's step at I = 32, H = 64 takes 16 per cent less time,
  * at H = 48 21, at 100 7, at 128, where no panel fits, 2. */
 #define FOR_ROW(panels, reals, turned, F)                                                  \
-  if ((panels) * (reals) * (ptrdiff_t)sizeof(REAL) > 32768)                                \
+  if ((panels) * (reals) * (ptrdiff_t)sizeof(real) > 32768)                                \
     for (ptrdiff_t p_ = 0; p_ < (panels); p_++) F(((turned) ? (panels) - 1 - p_ : p_), 1); \
   else                                                                                     \
     for (ptrdiff_t p_ = 0, left_ = (panels); left_ > 0;) {                                 \
@@ -203,12 +203,12 @@ INLINE void madd_row(int n, int nv, int narrow, V *acc, const REAL *a, ptrdiff_t
 
 /* Put the pre-activations of n panels of a single row where a loop can read them: still the first cache, and
  * the activations need the registers. */
-INLINE void spill(REAL *to, const V *acc, int n) {
+INLINE void spill(real *to, const V *acc, int n) {
   UNROLL for (int i = 0; i < 4 * n; i++) store(to + i * L, acc[i]);
 }
 
 /* From mr rows of 4 slots of so many units, without gaps, to slots of whole vectors. */
-INLINE void spread(REAL *a, int mr, ptrdiff_t units) {
+INLINE void spread(real *a, int mr, ptrdiff_t units) {
   for (int m = 0; m < mr; m++, a += 4 * L)
     for (int v = 3; v >= 0; v--) store(a + v * L, load_n(a + v * units, units));
 }

@@ -1,32 +1,29 @@
-/* The vector type V of REALs and all that is done with it.
+/* The vector type V of reals and all that is done with it.
  *
- * GCC and clang vector extensions give + - * / and comparisons; only what C cannot say is an
- * intrinsic, defined by the ISA file as OP_f32 / OP_f64 for fma, min, max (x86: a NaN in the second
- * operand is the result) and, where it pays, recip (an estimate) and masked load and store.
+ * GCC and clang vector extensions give + - * / and comparisons. What C cannot say is an inline function in
+ * the ISA's header: fma, min, max (x86: a NaN in the second operand is the result) and, where it pays, recip
+ * (an estimate), permute and masked load and store.
  * Multiply-adds are always explicit: which products are fused is part of the result's bits, and
  * the build has -ffp-contract=off so that no compiler decides it per tile. */
 
-typedef REAL V __attribute__((vector_size(VBYTES)));
-typedef REAL VU __attribute__((vector_size(VBYTES), aligned(sizeof(REAL)), may_alias));
-typedef INT VI __attribute__((vector_size(VBYTES)));
+typedef real VU __attribute__((vector_size(VBYTES), aligned(sizeof(real)), may_alias));
+typedef real_int VI __attribute__((vector_size(VBYTES)));
 
-INLINE V load(const REAL *p) { return *(const VU *)p; }
-INLINE void store(REAL *p, V v) { *(VU *)p = v; }
+INLINE V load(const real *p) { return *(const VU *)p; }
+INLINE void store(real *p, V v) { *(VU *)p = v; }
 /* s - 0 folds into the broadcast, s + 0 would not (-0.0). */
-INLINE V splat(REAL s) { return s - (V){0}; }
+INLINE V splat(real s) { return s - (V){0}; }
 
-#ifdef FMA
-INLINE V fma_(V a, V b, V c) { return FMA(a, b, c); }
-#else
+#ifndef HAS_FMA
 INLINE V fma_(V a, V b, V c) { return a * b + c; }
 #endif
 
 /* n - q d, exact but for the last rounding: without FMA from halves whose products are exact. */
 INLINE V remainder_(V n, V q, V d) {
-#ifdef FMA
-  return FMA(-q, d, n);
+#ifdef HAS_FMA
+  return fma_(-q, d, n);
 #else
-  const INT top = -((INT)1 << (MANTISSA + 1) / 2);
+  const real_int top = -((real_int)1 << (MANTISSA + 1) / 2);
   const V q1 = (V)((VI)q & top), d1 = (V)((VI)d & top), q2 = q - q1, d2 = d - d1;
   return (n - q1 * d1 - q1 * d2 - q2 * d1) - q2 * d2;
 #endif
@@ -35,37 +32,31 @@ INLINE V remainder_(V n, V q, V d) {
 INLINE V choose(VI yes, V a, V b) { return (V)((yes & (VI)a) | (~yes & (VI)b)); }
 
 /* NaN in x passes through both. */
-#ifdef MIN
-INLINE V min_(V limit, V x) { return MIN(limit, x); }
-INLINE V max_(V limit, V x) { return MAX(limit, x); }
-#else
+#ifndef HAS_MIN_MAX
 INLINE V min_(V limit, V x) { return choose(x > limit, limit, x); }
 INLINE V max_(V limit, V x) { return choose(x < limit, limit, x); }
 #endif
 
 /* The first n lanes; the others are 0 in a register and untouched in memory. */
-#ifdef LOAD_N
-INLINE V load_n(const REAL *p, ptrdiff_t n) { return LOAD_N(p, n); }
-INLINE void store_n(REAL *p, V v, ptrdiff_t n) { STORE_N(p, v, n); }
-#else
-INLINE V load_n(const REAL *p, ptrdiff_t n) {
+#ifndef HAS_MASKED_LOADS
+INLINE V load_n(const real *p, ptrdiff_t n) {
   V v = {0};
   for (ptrdiff_t l = 0; l < L; l++)
     if (l < n) v[l] = p[l];
   return v;
 }
-INLINE void store_n(REAL *p, V v, ptrdiff_t n) {
+INLINE void store_n(real *p, V v, ptrdiff_t n) {
   for (ptrdiff_t l = 0; l < L; l++)
     if (l < n) p[l] = v[l];
 }
 #endif
 
 /* The lanes that a row of `left` more elements has room for. */
-INLINE void store_up_to(REAL *p, V v, ptrdiff_t left) {
+INLINE void store_up_to(real *p, V v, ptrdiff_t left) {
   if (left >= L) store(p, v);
   else store_n(p, v, left);
 }
-INLINE V load_up_to(const REAL *p, ptrdiff_t left) { return left >= L ? load(p) : load_n(p, left); }
+INLINE V load_up_to(const real *p, ptrdiff_t left) { return left >= L ? load(p) : load_n(p, left); }
 
 /* 0, 1, 2, ... */
 INLINE VI iota(void) {
@@ -73,20 +64,20 @@ INLINE VI iota(void) {
   for (int l = 0; l < L; l++) lane[l] = l;
   return lane;
 }
-INLINE V keep_n(V v, ptrdiff_t n) { return n >= L ? v : (V)((VI)v & (iota() < (INT)n - (VI){0})); }
+INLINE V keep_n(V v, ptrdiff_t n) { return n >= L ? v : (V)((VI)v & (iota() < (real_int)n - (VI){0})); }
 
 /* Lanes first .. first + n of nv <= 3 vectors in a row, and behind them those of `rest` in their places. */
 INLINE V take_or(const V *v, int nv, ptrdiff_t first, ptrdiff_t n, V rest) {
-#ifdef PERMUTE
-  const VI at = iota() + (INT)first;
-  V x = PERMUTE(v[0], at, v[nv > 1]);
-  if (nv == 3) x = choose(at < 2 * L, x, PERMUTE(v[2], at, v[2]));
+#ifdef HAS_PERMUTE
+  const VI at = iota() + (real_int)first;
+  V x = permute(v[0], at, v[nv > 1]);
+  if (nv == 3) x = choose(at < 2 * L, x, permute(v[2], at, v[2]));
 #else /* a detour by way of the cache */
-  REAL t[4 * L] __attribute__((aligned(VBYTES)));
+  real t[4 * L] __attribute__((aligned(VBYTES)));
   UNROLL for (int i = 0; i < 4; i++) store(t + i * L, i < nv ? v[i] : splat(0));
   const V x = load(t + (first < 3 * L ? first : 3 * L));
 #endif
-  return choose(iota() < (INT)n, x, rest);
+  return choose(iota() < (real_int)n, x, rest);
 }
 INLINE V take(const V *v, int nv, ptrdiff_t first, ptrdiff_t n) {
   return take_or(v, nv, first, n, splat(0));
@@ -114,7 +105,7 @@ INLINE V take(const V *v, int nv, ptrdiff_t first, ptrdiff_t n) {
 /* The L x L transpose. First squares as wide as the 16 bytes within which shuffles are cheap change places,
  * then lanes within each: a quarter less time than with zips of whole vectors (AVX-512, Zen 4). */
 INLINE void transpose(V *a) {
-  enum { W = 16 / sizeof(REAL) };
+  enum { W = 16 / sizeof(real) };
   V b[L];
   UNROLL for (int squares = 1; squares < L / W; squares *= 2) {
     UNROLL for (int i = 0; i < L / 2; i++) {
@@ -141,4 +132,3 @@ INLINE V sums_of_lanes(V *a) {
       a[i] = SHUFFLE(a[i], a[i + n], ZIP, L, 0) + SHUFFLE(a[i], a[i + n], ZIP, L, 1);
   return a[0];
 }
-#undef LANES_OF

@@ -25,7 +25,7 @@ typedef struct { V rounded[WIDEST], f[WIDEST], q[WIDEST]; } exp_t;
 
 /* Whether one part of ln2 is enough: a tanh is 1 but for its rounding before n has grown, so that of
  * the constant costs it less than 0.1 ULP. Without FMA the product would be rounded too. */
-#ifdef FMA
+#ifdef HAS_FMA
 #define ONE_PART(tanh) (tanh)
 #else
 #define ONE_PART(tanh) 0
@@ -36,13 +36,13 @@ typedef struct { V rounded[WIDEST], f[WIDEST], q[WIDEST]; } exp_t;
 #define AND_ONE(n, c) + 1
 enum { TERMS = 0 EXPM1_POLY(AND_ONE) };
 typedef struct {
-  REAL most[2][L], least[2][L], to_n[2][L], round[2][L], ln2_hi[L], ln2_lo[L], ln2[L], one[L], half[L], q[TERMS][L];
+  real most[2][L], least[2][L], to_n[2][L], round[2][L], ln2_hi[L], ln2_lo[L], ln2[L], one[L], half[L], q[TERMS][L];
 } formula_t;
 #define ALL(x) {[0 ... L - 1] = (x)}
 #define ALL_TERMS(n, c) ALL(c),
 static const formula_t formula __attribute__((aligned(VBYTES))) = {
   {ALL(EXP_MAX), ALL(TANH_MAX)}, {ALL(-EXP_MAX), ALL(-TANH_MAX)}, {ALL(-LOG2E), ALL(2 * LOG2E)},
-  {ALL(ROUND), ALL(ROUND - 1)}, ALL(LN2_HI), ALL(LN2_LO), ALL(LN2_HI + LN2_LO), ALL(1), ALL((REAL)0.5),
+  {ALL(ROUND), ALL(ROUND - 1)}, ALL(LN2_HI), ALL(LN2_LO), ALL(LN2_HI + LN2_LO), ALL(1), ALL((real)0.5),
   {EXPM1_POLY(ALL_TERMS)}};
 
 /* n (as bits; of a tanh n - 1), f and q(f) of a[i], after a limit on |x|; NaN stays NaN. */
@@ -83,9 +83,9 @@ INLINE void activate(int n, unsigned tanhs, V *a) {
       den[i] = fma_(fma_(e.f[i], p, one), s, one);
     }
   }
-#ifdef RECIP /* 14 bits in 3 port slots, as a division, which then blocks the divider: 10 cycles, float64 16 */
-  enum { NEWTON = sizeof(REAL) / 4 }; /* steps to all bits; the remainder spares tanh one */
-  EACH r[i] = RECIP(den[i]);
+#ifdef HAS_RECIP /* 14 bits in 3 port slots, as a division, which then blocks the divider: 10 cycles, float64 16 */
+  enum { NEWTON = sizeof(real) / 4 }; /* steps to all bits; the remainder spares tanh one */
+  EACH r[i] = recip(den[i]);
   UNROLL for (int step = 0; step < NEWTON; step++)
     EACH if (step || !(tanhs >> i & 1)) r[i] = fma_(fma_(-den[i], r[i], one), r[i], r[i]);
 #else

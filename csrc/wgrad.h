@@ -17,14 +17,14 @@ static size_t wgrad_scratch(const rnnfast_wgrad *g) {
 }
 
 /* b[k0 .. k0 + kb] as panels of 4 vectors, read in the order of memory. */
-static REAL *wgrad_pack(REAL *to, const rnnfast_term *t, ptrdiff_t k0, ptrdiff_t kb) {
+static real *wgrad_pack(real *to, const rnnfast_term *t, ptrdiff_t k0, ptrdiff_t kb) {
   const ptrdiff_t vectors = panels_of(t->n);
   for (ptrdiff_t k = 0; k < kb; k++) {
-    const REAL *b = (const REAL *)t->b + (t->rows ? t->rows[k0 + k] : k0 + k) * t->ldb;
+    const real *b = (const real *)t->b + (t->rows ? t->rows[k0 + k] : k0 + k) * t->ldb;
     for (ptrdiff_t q = 0; q < vectors; q += 4) {
       const ptrdiff_t nv = vectors - q < 4 ? vectors - q : 4, left = t->n - q * L;
-      const REAL *from = b + q * t->vec;
-      REAL *row = to + (q * kb + k * nv) * L;
+      const real *from = b + q * t->vec;
+      real *row = to + (q * kb + k * nv) * L;
       if (left >= 4 * L)
         UNROLL for (int v = 0; v < 4; v++) store(row + v * L, load(from + v * t->vec));
       else
@@ -37,8 +37,8 @@ static REAL *wgrad_pack(REAL *to, const rnnfast_term *t, ptrdiff_t k0, ptrdiff_t
 /* n vectors of dz, `step` apart, and their sums over k. With less than L units to a slot they get closer than
  * L: each overwrites the padding of the one before, the last one's is room behind the block. Side by side the
  * sums are n chains: one after the other they would wait for each addition, up to 4 per cent of the whole. */
-INLINE void wgrad_dz(REAL *to, ptrdiff_t apart, const REAL *dz, ptrdiff_t lddz, ptrdiff_t step, ptrdiff_t kb,
-                     REAL *bias, int first, int n) {
+INLINE void wgrad_dz(real *to, ptrdiff_t apart, const real *dz, ptrdiff_t lddz, ptrdiff_t step, ptrdiff_t kb,
+                     real *bias, int first, int n) {
   V sum[4];
   EACH sum[i] = first || !bias ? splat(0) : load(bias + i * L);
   for (ptrdiff_t k = 0; k < kb; k++, dz += lddz)
@@ -57,22 +57,22 @@ INLINE void wgrad_dz(REAL *to, ptrdiff_t apart, const REAL *dz, ptrdiff_t lddz, 
  * 32 registers it makes no difference (Zen 4). */
 static int in_place(const rnnfast_term *t) {
   const int aligned = MR >= 6 || (uintptr_t)t->b % VBYTES == 0;
-  return aligned && !t->rows && t->vec == L && t->n % L == 0 && t->ldb * (ptrdiff_t)sizeof(REAL) <= 512;
+  return aligned && !t->rows && t->vec == L && t->n % L == 0 && t->ldb * (ptrdiff_t)sizeof(real) <= 512;
 }
 
 /* Rows, `apart` bytes from each other, of which 4 vectors are to be fetched; `at` NULL: none. */
 typedef struct { const char *at; ptrdiff_t apart; } rows_t;
 
-INLINE rows_t rows_from(const REAL *at, ptrdiff_t apart) {
-  return (rows_t){(const char *)at, apart * (ptrdiff_t)sizeof(REAL)};
+INLINE rows_t rows_from(const real *at, ptrdiff_t apart) {
+  return (rows_t){(const char *)at, apart * (ptrdiff_t)sizeof(real)};
 }
 
 /* What the tiles of one panel of b have in common: kb rows of a, lda apart, and of b, ldb apart. Row m of C
  * begins at row[m], the panel at column j, with `valid` columns left. */
 typedef struct {
-  const REAL *a, *b;
+  const real *a, *b;
   ptrdiff_t lda, ldb, kb, j, valid;
-  REAL *const *row;
+  real *const *row;
   int first;
   rows_t next[2];                    /* of b and of dz */
 } outputs_t;
@@ -81,7 +81,7 @@ typedef struct {
  * been out of the near caches since the last block of k (3 per cent of the time at H = 512, 6 at 1,024), and a
  * line of each row that is copied next: 4 tiles those of b (up to 2 per cent, Zen 4), 4 those of dz (8). */
 INLINE void wgrad_tile(const outputs_t *o, int nv, ptrdiff_t r, int mr) {
-  REAL *const *row = o->row + r;
+  real *const *row = o->row + r;
   const ptrdiff_t j = o->j;
   V acc[2 * MR_2];
   UNROLL for (int m = 0; m < mr; m++)
@@ -90,7 +90,7 @@ INLINE void wgrad_tile(const outputs_t *o, int nv, ptrdiff_t r, int mr) {
   if (!o->first)
     UNROLL for (int m = 0; m < mr; m++)
       UNROLL for (int v = 0; v < nv; v++) __builtin_prefetch(row[mr + m] + j + v * L, 1);
-  const REAL *a[MR_2];
+  const real *a[MR_2];
   UNROLL for (int m = 0; m < mr; m++) a[m] = o->a + r + m;
   const ptrdiff_t i = r / height_of(nv), line = i % 4 * 64;
   const rows_t next = i < 8 && line < 4 * VBYTES ? o->next[i / 4] : (rows_t){0};
@@ -102,10 +102,10 @@ INLINE void wgrad_tile(const outputs_t *o, int nv, ptrdiff_t r, int mr) {
 }
 
 #define WGRAD_TILE(mr, nv)                                                        \
-  static NOINLINE void N(wgrad_##nv##_##mr)(const outputs_t *o, ptrdiff_t r) {     \
+  static NOINLINE void wgrad_##nv##_##mr(const outputs_t *o, ptrdiff_t r) {     \
     wgrad_tile(o, nv, r, mr);                                                      \
   }
-#define WGRAD_TILE_AT(mr, nv) [nv][mr] = N(wgrad_##nv##_##mr),
+#define WGRAD_TILE_AT(mr, nv) [nv][mr] = wgrad_##nv##_##mr,
 ALL_SIZES(WGRAD_TILE)
 static void (*const wgrad_sizes[5][MR_2 + 1])(const outputs_t *, ptrdiff_t) = {ALL_SIZES(WGRAD_TILE_AT)};
 
@@ -116,11 +116,11 @@ INLINE void wgrad_tiles(const outputs_t *o, int nv, ptrdiff_t r, int mr) { wgrad
 static NOINLINE void wgrad_across(const outputs_t *o, ptrdiff_t rows, int n) {
   const int nv = (int)panels_of(rows);
   const ptrdiff_t ld = nv * L;
-  REAL t[L * 4 * L] __attribute__((aligned(VBYTES))), *row[L + MR_2];
+  real t[L * 4 * L] __attribute__((aligned(VBYTES))), *row[L + MR_2];
   V a[L];
   for (int m = 0; m < L + MR_2; m++) row[m] = t + m % L * ld;
   for (ptrdiff_t r = 0; !o->first && r < rows; r += L) {
-    const REAL *c[L];
+    const real *c[L];
     for (int l = 0; l < L; l++) c[l] = r + l < rows ? o->row[r + l] : NULL;
     load_square(a, c, o->j, n);
     UNROLL for (int m = 0; m < L; m++) store(row[m] + r, a[m]);
@@ -136,14 +136,14 @@ static NOINLINE void wgrad_across(const outputs_t *o, ptrdiff_t rows, int n) {
 }
 
 /* One term, `units` units from u0 on, one block of k; `next_b` and `next_dz` are copied after it. */
-static void wgrad_block(const rnnfast_wgrad *g, const rnnfast_term *t, const REAL *dz, ptrdiff_t lda,
-                        const REAL *b, ptrdiff_t kb, ptrdiff_t u0, ptrdiff_t units, int first,
-                        const REAL *next_b, rows_t next_dz) {
+static void wgrad_block(const rnnfast_wgrad *g, const rnnfast_term *t, const real *dz, ptrdiff_t lda,
+                        const real *b, ptrdiff_t kb, ptrdiff_t u0, ptrdiff_t units, int first,
+                        const real *next_b, rows_t next_dz) {
   const ptrdiff_t rows = t->slots * units;
   const int whole = in_place(t);
-  REAL *row[4 * L + MR_2];
+  real *row[4 * L + MR_2];
   for (int s = 0; s < t->slots; s++) {
-    REAL *c = (REAL *)t->c + (t->gate[s] * g->H + u0) * t->ldc;
+    real *c = (real *)t->c + (t->gate[s] * g->H + u0) * t->ldc;
     for (ptrdiff_t u = 0; u < units; u++) row[s * units + u] = c + u * t->ldc;
   }
   for (int m = 0; m < MR_2; m++) row[rows + m] = row[m] + 4 * L; /* after the last tile the next columns */
@@ -164,7 +164,7 @@ static void wgrad_block(const rnnfast_wgrad *g, const rnnfast_term *t, const REA
 }
 
 /* n rows of C of nv vectors, `left` columns of them there, from as many of a single row of dz and that of b. */
-INLINE void outer(int nv, REAL *c, ptrdiff_t ldc, const REAL *dz, ptrdiff_t n, const REAL *b, ptrdiff_t vec,
+INLINE void outer(int nv, real *c, ptrdiff_t ldc, const real *dz, ptrdiff_t n, const real *b, ptrdiff_t vec,
                   ptrdiff_t left) {
   V row[4];
   UNROLL for (int v = 0; v < nv; v++) row[v] = load_up_to(b + v * vec, left - v * L);
@@ -178,14 +178,14 @@ INLINE void outer(int nv, REAL *c, ptrdiff_t ldc, const REAL *dz, ptrdiff_t n, c
 static NOINLINE void wgrad_row(const rnnfast_wgrad *g, ptrdiff_t panel0, ptrdiff_t panel1) {
   for (ptrdiff_t p = panel0; p < panel1; p++) {
     const ptrdiff_t left = g->H - p * L, units = left < L ? left : L, apart = g->narrow ? units : L;
-    const REAL *dz = (const REAL *)g->dz + p * g->slots * L;
+    const real *dz = (const real *)g->dz + p * g->slots * L;
     for (int s = 0; g->bias && s < g->slots; s++)
-      store((REAL *)g->bias + (p * g->slots + s) * L, load(dz + s * apart));
+      store((real *)g->bias + (p * g->slots + s) * L, load(dz + s * apart));
     for (int i = 0; i < g->terms; i++) {
       const rnnfast_term *t = &g->term[i];
-      const REAL *b = (const REAL *)t->b + (t->rows ? t->rows[0] : 0) * t->ldb;
+      const real *b = (const real *)t->b + (t->rows ? t->rows[0] : 0) * t->ldb;
       for (int s = 0; s < t->slots; s++) {
-        REAL *c = (REAL *)t->c + (t->gate[s] * g->H + p * L) * t->ldc;
+        real *c = (real *)t->c + (t->gate[s] * g->H + p * L) * t->ldc;
         for (ptrdiff_t j = 0; j < t->n; j += 4 * L) {
 #define OUTER(d, nv) outer(nv, c + j, t->ldc, d, units, b + j / L * t->vec, t->vec, t->n - j)
           switch (t->n - j < 4 * L ? panels_of(t->n - j) : 4) { UP_TO_4(CASE, OUTER, dz + (t->first + s) * apart) }
@@ -204,19 +204,19 @@ static void wgrad(const rnnfast_wgrad *g, ptrdiff_t panel0, ptrdiff_t panel1, vo
   const ptrdiff_t wide = g->slots * L, group = 4 / g->slots;
   for (ptrdiff_t k0 = 0; k0 == 0 || k0 < g->K; k0 += KB) {
     const ptrdiff_t kb = g->K - k0 < KB ? g->K - k0 : KB;
-    const REAL *block = (const REAL *)g->dz + k0 * g->lddz + panel0 * wide;
-    REAL *dz = scratch, *room = dz + (KB * 4 + 1) * L;
-    const REAL *b[3];
+    const real *block = (const real *)g->dz + k0 * g->lddz + panel0 * wide;
+    real *dz = scratch, *room = dz + (KB * 4 + 1) * L;
+    const real *b[3];
     for (int i = 0; i < g->terms; i++) {
       const rnnfast_term *t = &g->term[i];
-      b[i] = in_place(t) ? (const REAL *)t->b + k0 * t->ldb : room;
+      b[i] = in_place(t) ? (const real *)t->b + k0 * t->ldb : room;
       if (!in_place(t)) room = wgrad_pack(room, t, k0, kb);
     }
     for (ptrdiff_t p = panel0; p < panel1; p += group) {
       const ptrdiff_t panels = panel1 - p < group ? panel1 - p : group, left = g->H - p * L;
       const ptrdiff_t units = left < panels * L ? left : panels * L, apart = g->slots == 1 ? L : units;
-      const REAL *from = block + (p - panel0) * wide;
-      REAL *bias = g->bias ? (REAL *)g->bias + p * wide : 0;
+      const real *from = block + (p - panel0) * wide;
+      real *bias = g->bias ? (real *)g->bias + p * wide : 0;
       const ptrdiff_t step = g->narrow ? apart : L;
       switch (panels * g->slots) {
         case 1: wgrad_dz(dz, apart, from, g->lddz, step, kb, bias, k0 == 0, 1); break;
@@ -225,10 +225,10 @@ static void wgrad(const rnnfast_wgrad *g, ptrdiff_t panel0, ptrdiff_t panel1, vo
         case 4: wgrad_dz(dz, apart, from, g->lddz, step, kb, bias, k0 == 0, 4); break;
       }
       const int last = p + group >= panel1, more = k0 + KB < g->K;
-      const REAL *next = !last ? from + group * wide : more ? block + KB * g->lddz : NULL;
+      const real *next = !last ? from + group * wide : more ? block + KB * g->lddz : NULL;
       for (int i = 0; i < g->terms; i++) {
         const rnnfast_term *t = &g->term[i];
-        const REAL *next_b = last && more && !t->rows ? (const REAL *)t->b + (k0 + KB) * t->ldb : NULL;
+        const real *next_b = last && more && !t->rows ? (const real *)t->b + (k0 + KB) * t->ldb : NULL;
         wgrad_block(g, t, dz, panels * g->slots * apart, b[i], kb, p * L, units, k0 == 0, next_b,
                     rows_from(i + 1 < g->terms ? NULL : next, g->lddz));
       }
@@ -250,7 +250,7 @@ static void wgrad_plan(const rnnfast_packed *w, ptrdiff_t K, const void *dz, con
   memcpy(g->term[0].gate, lay->x_gate, sizeof lay->x_gate);
   memcpy(g->term[1].gate, lay->h_gate, sizeof lay->h_gate);
   if (w->cell == RNNFAST_GRU_RESET_BEFORE) /* u_n multiplies r h', which stands in slot 3 */
-    g->term[g->terms++] = (rnnfast_term){.b = (const REAL *)dz + 3 * L, .ldb = lddz, .n = w->H,
+    g->term[g->terms++] = (rnnfast_term){.b = (const real *)dz + 3 * L, .ldb = lddz, .n = w->H,
                                          .vec = 4 * L, .c = dw_hh, .ldc = w->H, .first = 0, .slots = 1,
                                          .gate = {2}};
 }
@@ -261,10 +261,10 @@ static void bias_grads(const rnnfast_packed *w, const void *bias, void *db_ih, v
   for (int s = 0; s < lay->x_slots; s++) {
     const int own = w->cell == RNNFAST_GRU && s == 0 ? 3 : s;
     for (ptrdiff_t u = 0; u < w->H; u += L) {
-      const REAL *panel = (const REAL *)bias + u * lay->slots;
+      const real *panel = (const real *)bias + u * lay->slots;
       const ptrdiff_t at = lay->x_gate[s] * w->H + u, n = w->H - u < L ? w->H - u : L;
-      if (db_ih) store_n((REAL *)db_ih + at, load(panel + s * L), n);
-      if (db_hh) store_n((REAL *)db_hh + at, load(panel + own * L), n);
+      if (db_ih) store_n((real *)db_ih + at, load(panel + s * L), n);
+      if (db_hh) store_n((real *)db_hh + at, load(panel + own * L), n);
     }
   }
 }

@@ -64,9 +64,10 @@ COMPILER = """#!/bin/sh
 # Other flags than setup.py's win by coming last. ISAs that cannot run here have empty tables.
 for isa in {others}; do
   case "$*" in
-    *isa_$isa.c*)
+    *isa/${{isa}}_f??.c*)
+      table=rnnfast_$(echo "$*" | grep -o "${{isa}}_f[0-9]*" | head -1)
       while [ "$1" != -o ]; do shift; done
-      echo "const char rnnfast_${{isa}}_f32[999], rnnfast_${{isa}}_f64[999];" |
+      echo "const char $table[999];" |
         gcc -fPIC -fvisibility=hidden -x c -c -o "$2" -
       exit ;;
   esac
@@ -109,7 +110,7 @@ def build(copy: Path, flags: str) -> None:
     """Build the extension in the copy of the checkout."""
     from rnnfast import _kernels
 
-    known = {path.stem[4:] for path in (copy / "csrc").glob("isa_*.c")}
+    known = {path.stem.rpartition("_")[0] for path in (copy / "csrc" / "isa").glob("*.c")}
     others = " ".join(sorted(known - set(_kernels.ISAS)))
     compiler = copy / "cc"
     compiler.write_text(COMPILER.format(others=others, flags=flags))

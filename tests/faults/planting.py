@@ -17,7 +17,7 @@ from time import perf_counter
 import numpy as np
 
 ROOT = Path(__file__).parents[2]
-C_FILES = (".c", ".h", ".inc")
+C_FILES = (".c", ".h")
 CYTHON_FILES = (".pyx", ".pxi", ".pxd")
 MODULE = f"_kernels{sysconfig.get_config_var('EXT_SUFFIX')}"
 COMPILER = shlex.split(os.environ.get("CC", "gcc"))
@@ -99,8 +99,9 @@ class Copy:
             self.objects = {s: folder / o.relative_to(like.folder) for s, o in like.objects.items()}
 
     def sources(self) -> list[str]:
-        files = sorted((self.folder / "csrc").glob("*.c"))
-        return [*(f"csrc/{file.name}" for file in files), "rnnfast/_kernels.pyx"]
+        files = sorted((self.folder / "csrc").rglob("*.c"))
+        names = [file.relative_to(self.folder).as_posix() for file in files]
+        return [*names, "rnnfast/_kernels.pyx"]
 
     def compile(self, source: str, output: str = "") -> Path:
         """Compile one source as setup.py does, but faster."""
@@ -132,12 +133,14 @@ class Copy:
     def rebuild(self, fault: Fault, best: str) -> None:
         """Compile what the fault is in: a header of the kernels for one instruction set only."""
         if fault.file.endswith(CYTHON_FILES):
-            source = "rnnfast/_kernels.pyx"
+            sources = ["rnnfast/_kernels.pyx"]
         elif fault.file.endswith(".c"):
-            source = fault.file
+            sources = [fault.file]
         else:
-            source = f"csrc/isa_{fault.isa or best}.c"
-        self.link({**self.objects, source: self.compile(source, "-faulty")})
+            isa, precisions = fault.isa or best, ("f32", "f64")
+            sources = [f"csrc/isa/{isa}_{precision}.c" for precision in precisions]
+            sources = [s for s in sources if f"real_{s[-5:-2]}" in fault.file] or sources
+        self.link(self.objects | {s: self.compile(s, "-faulty") for s in sources})
 
     def look_for(self, fault: Fault, best: str) -> Outcome:
         """Plant the fault, run its tests, restore what was."""

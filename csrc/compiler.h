@@ -1,0 +1,27 @@
+/* What the kernels ask of the compiler (gcc or clang) beyond C. */
+#ifndef COMPILER_H
+#define COMPILER_H
+
+#define INLINE static inline __attribute__((always_inline))
+#define NOINLINE __attribute__((noinline))
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#define UNROLL_4 _Pragma("clang loop unroll_count(4)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#define UNROLL_4 _Pragma("GCC unroll 4")
+#endif
+/* The compiler must keep x in a register and not know its value. */
+#if defined(__x86_64__)
+#define OPAQUE(x) __asm__ volatile("" : "+v"(x))
+#elif defined(__aarch64__)
+#define OPAQUE(x) __asm__ volatile("" : "+w"(x))
+#else
+#define OPAQUE(x) __asm__ volatile("" : "+m"(x))
+#endif
+
+/* The compiler must not know that of p either, a pointer that moves from row to row: it would work out where all
+ * rows are beforehand, for which there are not registers enough. */
+#define FORGET(p) ({ __asm__("" : "+r"(p)); })
+
+#endif

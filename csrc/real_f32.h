@@ -1,0 +1,20 @@
+/* Kernels for float32: the type, its layout and the constants of expm1 (vmath.h). */
+#include <string.h>
+
+#include "compiler.h"
+#include "rnnfast.h"
+
+typedef float real;
+typedef int32_t real_int;
+#define REAL_BYTES 4
+
+#define MANTISSA 23
+#define ROUND 12583039.0f /* 1.5 * 2^MANTISSA + the exponent bias */
+#define LN2_HI 0.693359375f
+#define LN2_LO -2.12194440054690583e-4f
+#define EXP_MAX 87.0f
+#define TANH_MAX 10.0f
+#define LOG2E 1.4426950408889634074f
+#define EXPM1_POLY(TERM) \
+  TERM(5, 1.38825152e-3f) TERM(4, 8.36654712e-3f) TERM(3, 4.16672007e-2f) TERM(2, 1.66665434e-1f) \
+  TERM(1, 4.99999981e-1f)
