@@ -22,6 +22,6 @@
 
 /* The compiler must not know that of p either, a pointer that moves from row to row: it would work out where all
  * rows are beforehand, for which there are not registers enough. */
-#define FORGET(p) ({ __asm__("" : "+r"(p)); })
+#define HIDE_FROM_COMPILER(p) ({ __asm__("" : "+r"(p)); })
 
 #endif

@@ -5,7 +5,7 @@
  * the instruction set in use. Xp is X rounded up to a multiple of L.
  *
  * Every pointer to reals is `void *` because one set of functions serves both precisions; all reals
- * of one call have the precision of the table that the function was taken from. Strides ("ld...")
+ * of one call have the precision of the table that the function was taken from. Strides
  * are in reals, between rows. No kernel allocates, keeps a pointer, or knows of Python or
  * threads; functions are safe to call from many threads on disjoint rows.
  *
@@ -15,7 +15,7 @@
  * After the backward step the same memory holds the gradients of the pre-activations (dz):
  *                         RNN  dh           LSTM  di df dg do        GRU  dn dr dz and
  *   with reset_after      r dn              without   r h', unchanged
- * If the last panel is `narrow` (pack.h), its slots of dz stand there without gaps.
+ * If the last panel has a dense tail (pack.h), its slots of dz stand there without gaps.
  *
  * Figures in the comments of the kernels were measured on a Xeon (Granite Rapids) unless they name another
  * machine.
@@ -45,18 +45,18 @@ typedef struct {
  * block; offsets are in reals. */
 typedef struct {
   int cell, act;
-  int narrow;                        /* vectors of the last panel of a gated cell; 0: like the others */
+  int dense_tail;                    /* vectors of the last panel of a gated cell; 0: like the others */
   ptrdiff_t I, H, P;
-  const void *bias, *x, *h, *h2, *r; /* h2: u_n of the GRU with the reset before; r: w_hr */
+  const void *bias, *w_ih, *w_hh, *w_hn, *w_hr; /* w_hn: u_n of the GRU with the reset before */
 } rnnfast_packed;
 
 /* One time step of one block of rows, forward. */
 typedef struct {
   ptrdiff_t rows;                    /* at least 1: kernels divide by it */
-  const ptrdiff_t *data_rows;        /* (rows,) which rows of x and y they are; NULL: those from 0 on */
-  const void *x;                     /* rows of I; used when init is NULL */
-  const void *init;                  /* bias + w_ih x already summed, laid out as gates; or NULL */
-  int summed;                        /* nonzero, of one row: w_hh h too is in init */
+  const ptrdiff_t *row_index;        /* (rows,) which rows of x and y they are; NULL: those from 0 on */
+  const void *x;                     /* rows of I; used when x_projected is NULL */
+  const void *x_projected;           /* bias + w_ih x already summed, laid out as gates; or NULL */
+  int preactivations_ready;                      /* nonzero, of one row: w_hh h too is in x_projected */
   void *h;                           /* (rows, Pp) previous output; rows with a reset are zeroed */
   void *h_next;                      /* (rows, Pp) written whole, padding included */
   void *y;                           /* rows of P: the same values for the user */
@@ -65,17 +65,17 @@ typedef struct {
   void *gates;                       /* (rows, slots) saved for backward; NULL: not saved
                                         (the GRU with the reset before always needs it) */
   const uint8_t *reset;              /* (rows,) nonzero: take the previous c as zero; or NULL */
-  int fresh;                         /* nonzero: x, y and what is saved are in no near cache */
-  int turned;                        /* differs from the step before: a single row then uses first of the
+  int outputs_cold;                  /* nonzero: x, y and what is saved are in no near cache */
+  int reverse_panels;                /* differs from the step before: a single row then uses first of the
                                         weights what that one used last */
   void *work;                        /* LSTM with projection: (rows, Hp) scratch */
-  ptrdiff_t ldx, ldinit, ldh, ldh_next, ldy, ldc, ldgates, ldwork;
+  ptrdiff_t x_stride, x_projected_stride, h_stride, h_next_stride, y_stride, c_stride, gates_stride, work_stride;
 } rnnfast_step;
 
 /* One time step of one block of rows, backward. */
 typedef struct rnnfast_dstep {
   ptrdiff_t rows;                    /* at least 1 */
-  const ptrdiff_t *data_rows;        /* (rows,) which rows of dy they are; NULL: those from 0 on */
+  const ptrdiff_t *row_index;        /* (rows,) which rows of dy they are; NULL: those from 0 on */
   void *gates;                       /* in: saved by forward; out: dz */
   const void *h;                     /* GRU: (rows, Pp) previous output */
   const void *c, *c_next;            /* LSTM: (rows, Hp) previous and new cell state */
@@ -87,26 +87,26 @@ typedef struct rnnfast_dstep {
   void *h_raw, *dh_sum;              /* projection only, for the gradient of w_hr: (rows, Hp) gets the
                                         unprojected output, (rows, Pp) the whole gradient of h */
   void *work;                        /* (rows, Hp) scratch of projection and of reset-before */
-  ptrdiff_t ldgates, ldh, ldc, lddy, lddh, lddc, ldh_raw, lddh_sum, ldwork;
+  ptrdiff_t gates_stride, h_stride, c_stride, dy_stride, dh_stride, dc_stride, h_raw_stride, dh_sum_stride, work_stride;
   const struct rnnfast_dstep *next;  /* the next call, of no fewer rows: its data is fetched; or NULL */
 } rnnfast_dstep;
 
 /* Weight gradients: for each term, C[gate[s]*H + u][j] = sum over k of dz[k][slot s of u] * b[k][j]. */
 typedef struct {
   const void *b;
-  const ptrdiff_t *rows;             /* which row of b belongs to each of dz; NULL: the one in its place */
-  ptrdiff_t ldb, n, vec;             /* b's row: n reals, every L of them `vec` apart (L: contiguous) */
-  void *c;                           /* rows of n reals, ldc apart; overwritten */
-  ptrdiff_t ldc;
-  int first, slots;                  /* which slots of dz take part */
+  const ptrdiff_t *row_index;        /* which row of b belongs to each of dz; NULL: the one in its place */
+  ptrdiff_t b_stride, n, vec_stride;            /* b's row: n reals, every L of them `vec_stride` apart (L: contiguous) */
+  void *c;                           /* rows of n reals, c_stride apart; overwritten */
+  ptrdiff_t c_stride;
+  int first_slot, slots;             /* which slots of dz take part */
   int gate[4];                       /* the row block of C that each of these belongs to */
 } rnnfast_term;
 
 typedef struct {
   ptrdiff_t K, H;                    /* rows of dz; hidden units */
   const void *dz;
-  ptrdiff_t lddz;
-  int slots, narrow;                 /* per panel of dz; whether they have no gaps in the last one */
+  ptrdiff_t dz_stride;
+  int slots, dense_tail;                /* per panel of dz; whether they have no gaps in the last one */
   int terms;
   rnnfast_term term[3];
   void *bias;                        /* (panels, slots, L) sums of dz over k; or NULL */
@@ -114,24 +114,25 @@ typedef struct {
 
 typedef struct {
   const char *isa;
-  int size, lanes, rows;             /* bytes of a real, lanes of a vector, rows of a full tile */
+  int size, lanes, tile_rows;        /* bytes of a real, lanes of a vector, rows of a full tile */
   size_t (*packed_size)(const rnnfast_weights *w, int use);      /* in reals */
   /* one of several parts, which may run side by side; the first describes the whole in `out` */
   void (*pack)(const rnnfast_weights *w, int use, void *block, rnnfast_packed *out, int part, int parts);
   void (*step[RNNFAST_CELLS])(const rnnfast_packed *w, const rnnfast_step *s);
   void (*dstep[RNNFAST_CELLS])(const rnnfast_packed *w, const rnnfast_dstep *s);
-  /* `init` of one step of one row, `summed`, from weights packed for that; neither w_hr nor the GRU with the
+  /* x_projected of one step of one row, whose preactivations are ready, from weights packed for that; neither w_hr nor the GRU with the
    * reset before */
-  void (*one_step)(const rnnfast_weights *w, const rnnfast_packed *p, const void *x, const void *h, void *init);
-  /* init of the steps whose rows of x are data_rows[0 .. rows] */
-  void (*project)(const rnnfast_packed *w, ptrdiff_t rows, const void *x, const ptrdiff_t *data_rows,
-                  void *init);
-  /* rows data_rows[0 .. rows] of dx; NULL: those from 0 on */
+  void (*one_step)(const rnnfast_weights *w, const rnnfast_packed *p, const void *x, const void *h,
+                   void *x_projected);
+  /* x_projected of the steps whose rows of x are row_index[0 .. rows] */
+  void (*project)(const rnnfast_packed *w, ptrdiff_t rows, const void *x, const ptrdiff_t *row_index,
+                  void *x_projected);
+  /* rows row_index[0 .. rows] of dx; NULL: those from 0 on */
   void (*dinput)(const rnnfast_packed *w, ptrdiff_t rows, const void *dz, void *dx,
-                 const ptrdiff_t *data_rows);
+                 const ptrdiff_t *row_index);
   /* g for dw_ih (from x), dw_hh (from h, the previous outputs) and `bias` */
   void (*wgrad_plan)(const rnnfast_packed *w, ptrdiff_t K, const void *dz, const void *x,
-                     const ptrdiff_t *x_rows, const void *h, ptrdiff_t ldh, const ptrdiff_t *h_rows,
+                     const ptrdiff_t *x_row_index, const void *h, ptrdiff_t h_stride, const ptrdiff_t *h_row_index,
                      void *dw_ih, void *dw_hh, void *bias, rnnfast_wgrad *g);
   void (*bias_grads)(const rnnfast_packed *w, const void *bias, void *db_ih, void *db_hh);
   size_t (*wgrad_scratch)(const rnnfast_wgrad *g);               /* in reals, per caller */

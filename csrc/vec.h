@@ -6,8 +6,8 @@
  * Multiply-adds are always explicit: which products are fused is part of the result's bits, and
  * the build has -ffp-contract=off so that no compiler decides it per tile. */
 
-typedef real VU __attribute__((vector_size(VBYTES), aligned(sizeof(real)), may_alias));
-typedef real_int VI __attribute__((vector_size(VBYTES)));
+typedef real VU __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
+typedef real_int VI __attribute__((vector_size(VECTOR_BYTES)));
 
 INLINE V load(const real *p) { return *(const VU *)p; }
 INLINE void store(real *p, V v) { *(VU *)p = v; }
@@ -15,13 +15,13 @@ INLINE void store(real *p, V v) { *(VU *)p = v; }
 INLINE V splat(real s) { return s - (V){0}; }
 
 #ifndef HAS_FMA
-INLINE V fma_(V a, V b, V c) { return a * b + c; }
+INLINE V vfma(V a, V b, V c) { return a * b + c; }
 #endif
 
 /* n - q d, exact but for the last rounding: without FMA from halves whose products are exact. */
-INLINE V remainder_(V n, V q, V d) {
+INLINE V exact_remainder(V n, V q, V d) {
 #ifdef HAS_FMA
-  return fma_(-q, d, n);
+  return vfma(-q, d, n);
 #else
   const real_int top = -((real_int)1 << (MANTISSA + 1) / 2);
   const V q1 = (V)((VI)q & top), d1 = (V)((VI)d & top), q2 = q - q1, d2 = d - d1;
@@ -29,58 +29,58 @@ INLINE V remainder_(V n, V q, V d) {
 #endif
 }
 
-INLINE V choose(VI yes, V a, V b) { return (V)((yes & (VI)a) | (~yes & (VI)b)); }
+INLINE V blend(VI yes, V a, V b) { return (V)((yes & (VI)a) | (~yes & (VI)b)); }
 
 /* NaN in x passes through both. */
 #ifndef HAS_MIN_MAX
-INLINE V min_(V limit, V x) { return choose(x > limit, limit, x); }
-INLINE V max_(V limit, V x) { return choose(x < limit, limit, x); }
+INLINE V vmin(V limit, V x) { return blend(x > limit, limit, x); }
+INLINE V vmax(V limit, V x) { return blend(x < limit, limit, x); }
 #endif
 
 /* The first n lanes; the others are 0 in a register and untouched in memory. */
 #ifndef HAS_MASKED_LOADS
-INLINE V load_n(const real *p, ptrdiff_t n) {
+INLINE V load_first(const real *p, ptrdiff_t n) {
   V v = {0};
   for (ptrdiff_t l = 0; l < L; l++)
     if (l < n) v[l] = p[l];
   return v;
 }
-INLINE void store_n(real *p, V v, ptrdiff_t n) {
+INLINE void store_first(real *p, V v, ptrdiff_t n) {
   for (ptrdiff_t l = 0; l < L; l++)
     if (l < n) p[l] = v[l];
 }
 #endif
 
-/* The lanes that a row of `left` more elements has room for. */
-INLINE void store_up_to(real *p, V v, ptrdiff_t left) {
-  if (left >= L) store(p, v);
-  else store_n(p, v, left);
+/* The lanes that a row of `remaining` more elements has room for. */
+INLINE void store_partial(real *p, V v, ptrdiff_t remaining) {
+  if (remaining >= L) store(p, v);
+  else store_first(p, v, remaining);
 }
-INLINE V load_up_to(const real *p, ptrdiff_t left) { return left >= L ? load(p) : load_n(p, left); }
+INLINE V load_partial(const real *p, ptrdiff_t remaining) { return remaining >= L ? load(p) : load_first(p, remaining); }
 
 /* 0, 1, 2, ... */
-INLINE VI iota(void) {
+INLINE VI lane_numbers(void) {
   VI lane;
   for (int l = 0; l < L; l++) lane[l] = l;
   return lane;
 }
-INLINE V keep_n(V v, ptrdiff_t n) { return n >= L ? v : (V)((VI)v & (iota() < (real_int)n - (VI){0})); }
+INLINE V keep_first(V v, ptrdiff_t n) { return n >= L ? v : (V)((VI)v & (lane_numbers() < (real_int)n - (VI){0})); }
 
 /* Lanes first .. first + n of nv <= 3 vectors in a row, and behind them those of `rest` in their places. */
-INLINE V take_or(const V *v, int nv, ptrdiff_t first, ptrdiff_t n, V rest) {
+INLINE V select_lanes_or(const V *v, int nv, ptrdiff_t first, ptrdiff_t n, V rest) {
 #ifdef HAS_PERMUTE
-  const VI at = iota() + (real_int)first;
+  const VI at = lane_numbers() + (real_int)first;
   V x = permute(v[0], at, v[nv > 1]);
-  if (nv == 3) x = choose(at < 2 * L, x, permute(v[2], at, v[2]));
+  if (nv == 3) x = blend(at < 2 * L, x, permute(v[2], at, v[2]));
 #else /* a detour by way of the cache */
-  real t[4 * L] __attribute__((aligned(VBYTES)));
+  real t[4 * L] __attribute__((aligned(VECTOR_BYTES)));
   UNROLL for (int i = 0; i < 4; i++) store(t + i * L, i < nv ? v[i] : splat(0));
   const V x = load(t + (first < 3 * L ? first : 3 * L));
 #endif
-  return choose(iota() < (real_int)n, x, rest);
+  return blend(lane_numbers() < (real_int)n, x, rest);
 }
-INLINE V take(const V *v, int nv, ptrdiff_t first, ptrdiff_t n) {
-  return take_or(v, nv, first, n, splat(0));
+INLINE V select_lanes(const V *v, int nv, ptrdiff_t first, ptrdiff_t n) {
+  return select_lanes_or(v, nv, first, n, splat(0));
 }
 
 /* Shuffles of a and b: f(lane, size, half) is which of a's and, behind them, b's lanes each lane is. ZIP takes
@@ -126,7 +126,7 @@ INLINE void transpose(V *a) {
 }
 
 /* Lane i: the sum of the lanes of a[i]. */
-INLINE V sums_of_lanes(V *a) {
+INLINE V add_lanes(V *a) {
   UNROLL for (int n = L / 2; n; n /= 2)
     UNROLL for (int i = 0; i < n; i++)
       a[i] = SHUFFLE(a[i], a[i + n], ZIP, L, 0) + SHUFFLE(a[i], a[i + n], ZIP, L, 1);

@@ -17,13 +17,13 @@ cdef extern from "rnnfast.h" nogil:
     ctypedef struct rnnfast_packed:
         int cell, act
         Py_ssize_t I, H, P
-        const void *r
+        const void *w_hr
 
     ctypedef struct rnnfast_step:
         Py_ssize_t rows
-        const Py_ssize_t *data_rows
+        const Py_ssize_t *row_index
         const void *x
-        const void *init
+        const void *x_projected
         void *h
         void *h_next
         void *y
@@ -31,15 +31,15 @@ cdef extern from "rnnfast.h" nogil:
         void *c_next
         void *gates
         const uint8_t *reset
-        int summed
-        int fresh
-        int turned
+        int preactivations_ready
+        int outputs_cold
+        int reverse_panels
         void *work
-        Py_ssize_t ldx, ldinit, ldh, ldh_next, ldy, ldc, ldgates, ldwork
+        Py_ssize_t x_stride, x_projected_stride, h_stride, h_next_stride, y_stride, c_stride, gates_stride, work_stride
 
     ctypedef struct rnnfast_dstep:
         Py_ssize_t rows
-        const Py_ssize_t *data_rows
+        const Py_ssize_t *row_index
         void *gates
         const rnnfast_dstep *next
         const void *h
@@ -52,28 +52,28 @@ cdef extern from "rnnfast.h" nogil:
         void *h_raw
         void *dh_sum
         void *work
-        Py_ssize_t ldgates, ldh, ldc, lddy, lddh, lddc, ldh_raw, lddh_sum, ldwork
+        Py_ssize_t gates_stride, h_stride, c_stride, dy_stride, dh_stride, dc_stride, h_raw_stride, dh_sum_stride, work_stride
 
     ctypedef struct rnnfast_term:
         const void *b
-        const Py_ssize_t *rows
-        Py_ssize_t ldb, n, vec
+        const Py_ssize_t *row_index
+        Py_ssize_t b_stride, n, vec_stride
         void *c
-        Py_ssize_t ldc
-        int first, slots
+        Py_ssize_t c_stride
+        int first_slot, slots
         int gate[4]
 
     ctypedef struct rnnfast_wgrad:
         Py_ssize_t K, H
         const void *dz
-        Py_ssize_t lddz
+        Py_ssize_t dz_stride
         int slots, terms
         rnnfast_term term[3]
         void *bias
 
     ctypedef struct rnnfast_kernels:
         const char *isa
-        int size, lanes, rows
+        int size, lanes, tile_rows
         size_t (*packed_size)(const rnnfast_weights *, int) noexcept nogil
         void (*pack)(const rnnfast_weights *, int, void *, rnnfast_packed *, int, int) noexcept nogil
         void (*step[4])(const rnnfast_packed *, const rnnfast_step *) noexcept nogil

@@ -5,7 +5,7 @@ cdef struct Run:
     const rnnfast_kernels *k
     const rnnfast_packed *w
     const rnnfast_weights *given # read instead of w where one row takes one step; or NULL
-    Py_ssize_t T, B, N, Hp, Pp, ldgates
+    Py_ssize_t T, B, N, Hp, Pp, gates_stride
     const Py_ssize_t *active     # (T,) rows of each step, NULL if dense
     const Py_ssize_t *offset     # (T,) first data row of each step
     const Py_ssize_t *order      # (B,) where each row is in the initial and final states; NULL: there
@@ -23,8 +23,8 @@ cdef struct Run:
     char *y
     char *h_n
     char *c_n
-    Py_ssize_t ldy               # of y and its gradient, in reals
-    Py_ssize_t ldh0, ldc0        # of the initial and the final states
+    Py_ssize_t y_stride               # of y and its gradient, in reals
+    Py_ssize_t h0_stride, c0_stride        # of the initial and the final states
     # backward
     const char *dy
     const char *dh_n
@@ -58,12 +58,12 @@ cdef inline Py_ssize_t state_after(const Run *f, Py_ssize_t row) noexcept nogil:
     return row if f.reverse else f.B + row
 
 
-cdef void zero_padding(const Run *f, char *array, Py_ssize_t ld, Py_ssize_t n, Py_ssize_t first,
+cdef void zero_padding(const Run *f, char *array, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t first,
                        Py_ssize_t last) noexcept nogil:
     """Zero n bytes of the rows of an array, ld apart, that are padding, from the first of them to the last."""
     cdef Py_ssize_t i
     for i in range(first, last):
-        memset(array + f.padding[i] * ld, 0, n)
+        memset(array + f.padding[i] * stride, 0, n)
 
 
 cdef inline Py_ssize_t state_row(const Run *f, Py_ssize_t b) noexcept nogil:
@@ -71,27 +71,27 @@ cdef inline Py_ssize_t state_row(const Run *f, Py_ssize_t b) noexcept nogil:
     return b if f.order == NULL else f.order[b]
 
 
-cdef void take_states(const Run *f, char *to, Py_ssize_t ldto, const char *states, Py_ssize_t ld, Py_ssize_t b,
+cdef void take_states(const Run *f, char *to, Py_ssize_t to_stride, const char *states, Py_ssize_t stride, Py_ssize_t b,
                       Py_ssize_t rows, Py_ssize_t n) noexcept nogil:
     """Copy n bytes of each state from row b on (all in bytes); zero up to ldto; NULL is zeros."""
     cdef Py_ssize_t r
     for r in range(rows):
         if states != NULL:
-            memcpy(to + r * ldto, states + state_row(f, b + r) * ld, n)
-            memset(to + r * ldto + n, 0, ldto - n)
+            memcpy(to + r * to_stride, states + state_row(f, b + r) * stride, n)
+            memset(to + r * to_stride + n, 0, to_stride - n)
         else:
-            memset(to + r * ldto, 0, ldto)
+            memset(to + r * to_stride, 0, to_stride)
 
 
-cdef void give_states(const Run *f, char *states, Py_ssize_t ld, const char *source, Py_ssize_t ldfrom,
+cdef void give_states(const Run *f, char *states, Py_ssize_t stride, const char *source, Py_ssize_t from_stride,
                       Py_ssize_t b, Py_ssize_t rows, Py_ssize_t n) noexcept nogil:
     """Undo `take_states`."""
     cdef Py_ssize_t r
     cdef char *to
     for r in range(rows):
-        to = states + state_row(f, b + r) * ld
-        memcpy(to, source + r * ldfrom, n)
-        memset(to + n, 0, ld - n)
+        to = states + state_row(f, b + r) * stride
+        memcpy(to, source + r * from_stride, n)
+        memset(to + n, 0, stride - n)
 
 
 cdef struct Parts:  # layout of a block's scratch, in bytes
@@ -112,8 +112,8 @@ cdef inline bint projects_ahead(const Run *f, Py_ssize_t rows) noexcept nogil:
     I = H = 1024 an LSTM takes 5 to 7 per cent less time with 64 and 128 rows, a GRU or RNN 1 to 4, at 512
     up to 7 more."""
     cdef Py_ssize_t panel = 4 * f.k.lanes * f.k.size * (f.w.I + f.w.P), weights = weight_bytes(f)
-    cdef Py_ssize_t tile = rows // max((rows + f.k.rows - 1) // f.k.rows, 1)  # of the lower ones
-    cdef Py_ssize_t least = SMALL if tile < min(f.k.rows, 4) else MIDDLE if rows < 12 else LARGE
+    cdef Py_ssize_t tile = rows // max((rows + f.k.tile_rows - 1) // f.k.tile_rows, 1)  # of the lower ones
+    cdef Py_ssize_t least = SMALL if tile < min(f.k.tile_rows, 4) else MIDDLE if rows < 12 else LARGE
     return f.T > 1 and ((rows < 20 and weights > least) or panel > LARGE_PANEL)
 
 
@@ -128,10 +128,10 @@ cdef Parts forward_parts(const Run *f, Py_ssize_t rows) noexcept nogil:
     p.h = 0                                                     # two slots, used in turn
     p.c = p.h + (0 if f.states != NULL else 2 * rows * f.Pp * size)
     p.gates = p.c + (0 if f.cells != NULL else rows * f.Hp * size)
-    p.work = p.gates + (rows * f.ldgates * size
+    p.work = p.gates + (rows * f.gates_stride * size
                         if f.gates == NULL and f.w.cell == RNNFAST_GRU_RESET_BEFORE else 0)
-    p.init = p.work + (rows * f.Hp * size if f.w.r != NULL else 0)
-    p.ahead = p.init + ahead * f.ldgates * size
+    p.init = p.work + (rows * f.Hp * size if f.w.w_hr != NULL else 0)
+    p.ahead = p.init + ahead * f.gates_stride * size
     p.size = p.ahead + ahead * sizeof(Py_ssize_t)
     return p
 
@@ -145,8 +145,8 @@ cdef int forward_block(const Run *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nogi
     cdef const rnnfast_packed *w = f.w
     cdef Py_ssize_t size = f.k.size, rows = b1 - b0, s, n, left, row, ahead_until = 0, ahead_rows = 0
     cdef Py_ssize_t pads = f.paddings * b0 // max(f.B, 1), pads_end = f.paddings * b1 // max(f.B, 1), share
-    cdef Py_ssize_t I = w.I * size, P = w.P * size, Pp = f.Pp * size, Hp = f.Hp * size, ldy = f.ldy * size
-    cdef Py_ssize_t gates = f.ldgates * size
+    cdef Py_ssize_t I = w.I * size, P = w.P * size, Pp = f.Pp * size, Hp = f.Hp * size, y_stride = f.y_stride * size
+    cdef Py_ssize_t gates = f.gates_stride * size
     cdef Parts part = forward_parts(f, rows)
     cdef char *scratch = <char *>rnnfast_alloc(part.size)
     if scratch == NULL:
@@ -154,24 +154,24 @@ cdef int forward_block(const Run *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nogi
     cdef unsigned long flush = rnnfast_flush_enter()
     cdef rnnfast_step step
     memset(&step, 0, sizeof(step))
-    step.ldx, step.ldy = w.I, f.ldy
-    step.ldh = step.ldh_next = f.Pp
-    step.ldc = step.ldwork = f.Hp
-    step.ldgates = step.ldinit = f.ldgates
+    step.x_stride, step.y_stride = w.I, f.y_stride
+    step.h_stride = step.h_next_stride = f.Pp
+    step.c_stride = step.work_stride = f.Hp
+    step.gates_stride = step.x_projected_stride = f.gates_stride
     step.work = scratch + part.work
 
     cdef bint tape = f.states != NULL, ahead = projects_ahead(f, rows)
     cdef Py_ssize_t across = -f.B if f.reverse else f.B  # from step to step of a dense sequence
     cdef step_function take_step = f.k.step[w.cell]
-    step.fresh = f.N * size * (f.ldgates + 2 * f.Hp if tape else w.P) > MIDDLE
+    step.outputs_cold = f.N * size * (f.gates_stride + 2 * f.Hp if tape else w.P) > MIDDLE
     cdef char *h = f.states + (state_before(f, 0) + b0) * Pp if tape else scratch + part.h
     cdef char *h_other = scratch + part.h + rows * Pp
     cdef char *c = scratch + part.c
-    take_states(f, h, Pp, f.h0, f.ldh0 * size, b0, rows, P)
+    take_states(f, h, Pp, f.h0, f.h0_stride * size, b0, rows, P)
     if w.cell == RNNFAST_LSTM:
         if f.cells != NULL:
             c = f.cells + (state_before(f, 0) + b0) * Hp
-        take_states(f, c, Hp, f.c0, f.ldc0 * size, b0, rows, w.H * size)
+        take_states(f, c, Hp, f.c0, f.c0_stride * size, b0, rows, w.H * size)
     if not tape and w.cell == RNNFAST_GRU_RESET_BEFORE:
         step.gates = scratch + part.gates
     left = rows  # rows that have not ended
@@ -189,19 +189,19 @@ cdef int forward_block(const Run *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nogi
                 break
             step.rows, row = n, f.offset[s] + b0
         if f.rows != NULL:
-            step.data_rows = f.rows + row
+            step.row_index = f.rows + row
         else:
-            step.x, step.y = f.x + row * I, f.y + row * ldy
+            step.x, step.y = f.x + row * I, f.y + row * y_stride
         if ahead:
             if s == ahead_until:
                 ahead_until = project_ahead(f, b0, b1, s, <Py_ssize_t *>(scratch + part.ahead),
                                             scratch + part.init)
                 ahead_rows = 0
-            step.init = scratch + part.init + ahead_rows * gates
+            step.x_projected = scratch + part.init + ahead_rows * gates
             ahead_rows += step.rows
         if f.resets != NULL:
             step.reset = f.resets + row
-        step.h, step.c, step.turned = h, c, s & 1
+        step.h, step.c, step.reverse_panels = h, c, s & 1
         if tape:
             h_other = f.states + state_after(f, row) * Pp
             step.gates = f.gates + row * gates
@@ -210,16 +210,16 @@ cdef int forward_block(const Run *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nogi
         step.h_next, step.c_next = h_other, c
         if f.given != NULL:
             f.k.one_step(f.given, w, step.x, h, scratch + part.init)
-            step.init, step.summed = scratch + part.init, True
+            step.x_projected, step.preactivations_ready = scratch + part.init, True
         take_step(w, &step)
         h, h_other = h_other, h
         row += across
         if pads < pads_end:
             share = (pads_end - pads) // (f.T - s)
-            zero_padding(f, f.y, ldy, P, pads, pads + share)
+            zero_padding(f, f.y, y_stride, P, pads, pads + share)
             pads += share
     end_rows(f, b0, left, h, c)
-    zero_padding(f, f.y, ldy, P, pads, pads_end)
+    zero_padding(f, f.y, y_stride, P, pads, pads_end)
     rnnfast_flush_leave(flush)
     rnnfast_free(scratch)
     return 0
@@ -228,9 +228,9 @@ cdef int forward_block(const Run *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nogi
 cdef void end_rows(const Run *f, Py_ssize_t b, Py_ssize_t rows, const char *h, const char *c) noexcept nogil:
     """The final states of `rows` rows from b on."""
     cdef Py_ssize_t size = f.k.size
-    give_states(f, f.h_n, f.ldh0 * size, h, f.Pp * size, b, rows, f.w.P * size)
+    give_states(f, f.h_n, f.h0_stride * size, h, f.Pp * size, b, rows, f.w.P * size)
     if f.w.cell == RNNFAST_LSTM:
-        give_states(f, f.c_n, f.ldc0 * size, c, f.Hp * size, b, rows, f.w.H * size)
+        give_states(f, f.c_n, f.c0_stride * size, c, f.Hp * size, b, rows, f.w.H * size)
 
 
 cdef Py_ssize_t project_ahead(const Run *f, Py_ssize_t b0, Py_ssize_t b1, Py_ssize_t s, Py_ssize_t *at,
@@ -255,11 +255,11 @@ cdef inline void back_to(const Run *f, Py_ssize_t s, Py_ssize_t b0, rnnfast_dste
     """What the step back from s reads and writes from row b0 on, but for what stays the same."""
     cdef Py_ssize_t size = f.k.size, row = data_row(f, s) + b0, before = state_before(f, s) + b0
     cdef Py_ssize_t Pp = f.Pp * size, Hp = f.Hp * size
-    step.gates = f.gates + row * f.ldgates * size
+    step.gates = f.gates + row * f.gates_stride * size
     if f.rows != NULL:
-        step.data_rows = f.rows + row
+        step.row_index = f.rows + row
     elif f.dy != NULL:
-        step.dy = f.dy + row * f.ldy * size
+        step.dy = f.dy + row * f.y_stride * size
     if f.resets != NULL:
         step.reset = f.resets + row
     step.h = f.states + before * Pp
@@ -284,14 +284,14 @@ cdef int backward_block(const Run *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nog
     cdef rnnfast_dstep step, next
     memset(&step, 0, sizeof(step))
     step.dh, step.dc, step.work = scratch, dc, dc + rows * Hp
-    step.ldgates = f.ldgates
-    step.lddy = f.ldy
-    step.ldh = step.lddh = step.lddh_sum = f.Pp
-    step.ldc = step.lddc = step.ldh_raw = step.ldwork = f.Hp
+    step.gates_stride = f.gates_stride
+    step.dy_stride = f.y_stride
+    step.h_stride = step.dh_stride = step.dh_sum_stride = f.Pp
+    step.c_stride = step.dc_stride = step.h_raw_stride = step.work_stride = f.Hp
     take_states(f, scratch, Pp, f.dh_n, P, b0, rows, P)
     if lstm:
         take_states(f, dc, Hp, f.dc_n, H, b0, rows, H)
-    cdef bint fetch = f.N * size * (f.ldgates + 2 * f.Hp) > NEAR
+    cdef bint fetch = f.N * size * (f.gates_stride + 2 * f.Hp) > NEAR
     cdef step_back_function step_back = f.k.dstep[w.cell]
     step.rows, step.dy = rows, f.dy
     for s in range(f.T - 1 if rows > 0 else -1, -1, -1):

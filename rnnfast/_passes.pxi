@@ -62,13 +62,13 @@ cdef class Tape:
 
     @property
     def directions(self):
-        return self.f.ldy // self.f.w.P
+        return self.f.y_stride // self.f.w.P
 
     cdef int allocate(self, Run *f) except -1:
         """Memory for the states and gates of f."""
         cdef Py_ssize_t states = (f.B + f.N) * f.Pp * f.k.size
         cdef Py_ssize_t cells = (f.B + f.N) * f.Hp * f.k.size if f.w.cell == RNNFAST_LSTM else 0
-        self.size = states + cells + f.N * f.ldgates * f.k.size
+        self.size = states + cells + f.N * f.gates_stride * f.k.size
         self.block = rnnfast_alloc(self.size)
         if self.block == NULL:
             raise MemoryError()
@@ -79,7 +79,7 @@ cdef class Tape:
 
     cdef int allocate_raw(self, Run *f) except -1:
         """Memory for the outputs before a projection and the whole gradients after it."""
-        if f.w.r != NULL:
+        if f.w.w_hr != NULL:
             self.raw = rnnfast_alloc(f.N * (f.Hp + f.Pp) * f.k.size)
             if self.raw == NULL:
                 raise MemoryError()
@@ -99,9 +99,9 @@ cdef Run start(const rnnfast_kernels *k, const rnnfast_packed *w, Py_ssize_t T, 
     f.k, f.w = k, w
     f.T, f.B, f.N = T, B, N
     f.Hp, f.Pp = padded(k, w.H), padded(k, w.P)
-    f.ldgates = slots_of(w.cell) * f.Hp
-    f.ldy = f.ldh0 = w.P
-    f.ldc0 = w.H
+    f.gates_stride = slots_of(w.cell) * f.Hp
+    f.y_stride = f.h0_stride = w.P
+    f.c0_stride = w.H
     return f
 
 
@@ -164,9 +164,9 @@ cdef class Forward:
         self.weights = packed(k, w, RNNFAST_ONE_STEP if once else RNNFAST_FORWARD, threads)
         f[0] = start(k, &self.weights.w, steps, batch, T * B)
         f.given = w if once else NULL
-        f.ldy = directions * w.P
+        f.y_stride = directions * w.P
         if first is None:
-            self.y = result(&a, out, 0, <void **>&f.y, 3, T, B, f.ldy)
+            self.y = result(&a, out, 0, <void **>&f.y, 3, T, B, f.y_stride)
         else:
             self.y, f.y = first.y, first.f.y + w.P * k.size
         f.x, f.h0, f.c0 = <const char *>x, <const char *>h0, <const char *>c0
@@ -248,7 +248,7 @@ cdef class Backward:
         if self.tape.used or gates_of(f.w.cell) != gates_of(cell):
             return False
         cdef Arrays a = arrays_of(cnp.NPY_FLOAT if f.k.size == 4 else cnp.NPY_DOUBLE)
-        f.dy = <const char *>take(&a, self.dy, 3, T, B, f.ldy)
+        f.dy = <const char *>take(&a, self.dy, 3, T, B, f.y_stride)
         if f.dy != NULL:
             f.dy += direction * f.w.P * f.k.size
         f.dh_n = <const char *>take(&a, self.dh_n, 2, f.B, f.w.P)

@@ -13,7 +13,7 @@ cdef int backward_products(Run *f, const Gradients *to, int threads) except -1:
     """dx and the gradients of the weights, from the dz that the loop over time has left in the gates."""
     cdef const rnnfast_kernels *k = f.k
     cdef Py_ssize_t most = 4 + (2 * f.w.I + 3 * f.w.H + f.w.P) // COLUMNS
-    cdef Py_ssize_t biases = f.ldgates * k.size, indices = f.N if f.active != NULL else 0
+    cdef Py_ssize_t biases = f.gates_stride * k.size, indices = f.N if f.active != NULL else 0
     cdef char *block = <char *>rnnfast_alloc(biases + most * sizeof(rnnfast_wgrad)
                                              + indices * sizeof(Py_ssize_t))
     if block == NULL:
@@ -29,12 +29,12 @@ cdef int backward_products(Run *f, const Gradients *to, int threads) except -1:
             states_before(f, before)
         k.wgrad_plan(f.w, f.N, f.gates, f.x, f.rows, h, f.Pp, before, to.w_ih, to.w_hh, bias, &whole)
         n = by_columns(k, &whole, jobs)
-        if f.w.r != NULL:
+        if f.w.w_hr != NULL:
             memset(&whole, 0, sizeof(whole))
-            whole.K, whole.H, whole.dz, whole.lddz = f.N, f.w.P, f.dh_sum, f.Pp
+            whole.K, whole.H, whole.dz, whole.dz_stride = f.N, f.w.P, f.dh_sum, f.Pp
             whole.slots = whole.terms = whole.term[0].slots = 1
-            whole.term[0].b, whole.term[0].ldb, whole.term[0].vec = f.h_raw, f.Hp, k.lanes
-            whole.term[0].c, whole.term[0].ldc, whole.term[0].n = to.w_hr, f.w.H, f.w.H
+            whole.term[0].b, whole.term[0].b_stride, whole.term[0].vec_stride = f.h_raw, f.Hp, k.lanes
+            whole.term[0].c, whole.term[0].c_stride, whole.term[0].n = to.w_hr, f.w.H, f.w.H
             n += by_columns(k, &whole, jobs + n)
         over_products(f, jobs, n, to.x, useful_threads(flops(f), threads))
         k.bias_grads(f.w, bias, to.b_ih, to.b_hh)
@@ -67,7 +67,7 @@ cdef int by_columns(const rnnfast_kernels *k, const rnnfast_wgrad *g, rnnfast_wg
             to[n].terms = 1
             t = &to[n].term[0]
             t[0] = g.term[i]
-            t.b = <const char *>t.b + j // k.lanes * t.vec * k.size
+            t.b = <const char *>t.b + j // k.lanes * t.vec_stride * k.size
             t.c = <char *>t.c + j * k.size
             t.n = min(t.n - j, COLUMNS)
             if n > 0:
@@ -138,7 +138,7 @@ cdef int product(void *to_do, Py_ssize_t i) noexcept nogil:
 cdef void input_gradient(const Run *f, char *dx, Py_ssize_t i, Py_ssize_t parts) noexcept nogil:
     """dx of the data rows of part i, and as large a part of its padding."""
     cdef Py_ssize_t I = f.w.I * f.k.size, first = i * f.N // parts, last = (i + 1) * f.N // parts
-    cdef const char *dz = f.gates + first * f.ldgates * f.k.size
+    cdef const char *dz = f.gates + first * f.gates_stride * f.k.size
     cdef unsigned long flush = rnnfast_flush_enter()
     if f.rows != NULL:
         f.k.dinput(f.w, last - first, dz, dx, f.rows + first)

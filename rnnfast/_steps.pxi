@@ -41,10 +41,10 @@ cdef class Steps:
         for l, layer in enumerate(layers):
             p = layer["weights"]
             self.k, self.w[l], s = p.k, &p.w, &self.steps[l]
-            s.rows, s.ldx, s.ldy = batch_size, p.w.I, p.w.P
-            s.ldh = s.ldh_next = padded(p.k, p.w.P)
-            s.ldc = s.ldwork = padded(p.k, p.w.H)
-            s.ldgates = slots_of(p.w.cell) * s.ldc
+            s.rows, s.x_stride, s.y_stride = batch_size, p.w.I, p.w.P
+            s.h_stride = s.h_next_stride = padded(p.k, p.w.P)
+            s.c_stride = s.work_stride = padded(p.k, p.w.H)
+            s.gates_stride = slots_of(p.w.cell) * s.c_stride
             s.h, s.h_next = address(layer["h"][0]), address(layer["h"][1])
             s.y, s.c_next = address(layer["y"]), address(layer["c"])
             s.c, s.work, s.gates = s.c_next, address(layer["work"]), address(layer["gates"])
@@ -143,8 +143,8 @@ cdef class Steps:
                 to = y if l == self.n - 1 else between + l % 2 * size
                 f = start(self.k, self.w[l], T, self.B, T * self.B)
                 f.x, f.y = x, to
-                f.h_n, f.ldh0 = <char *>self.steps[l].h, f.Pp
-                f.c_n, f.ldc0 = <char *>self.steps[l].c_next, f.Hp
+                f.h_n, f.h0_stride = <char *>self.steps[l].h, f.Pp
+                f.c_n, f.c0_stride = <char *>self.steps[l].c_next, f.Hp
                 f.h0, f.c0 = f.h_n, f.c_n
                 over_blocks(runs, forward_block, self.threads)
                 x = to
@@ -180,7 +180,7 @@ cdef class Steps:
         cdef void *own
         for l in range(self.n):
             s = &self.steps[l]
-            own, s.x, s.turned = s.y, x, self.turn
+            own, s.x, s.reverse_panels = s.y, x, self.turn
             if l == self.n - 1:
                 s.y = y
             self.advance_rows(self.w[l], s)
@@ -226,15 +226,15 @@ cdef int step_rows(void *to_do, Py_ssize_t part) noexcept nogil:
     cdef Py_ssize_t at = b0 * k.size
     cdef unsigned long flush = rnnfast_flush_enter()
     s.rows = b1 - b0
-    s.x = <const char *>s.x + at * s.ldx
-    s.y = <char *>s.y + at * s.ldy
-    s.h, s.h_next = <char *>s.h + at * s.ldh, <char *>s.h_next + at * s.ldh
+    s.x = <const char *>s.x + at * s.x_stride
+    s.y = <char *>s.y + at * s.y_stride
+    s.h, s.h_next = <char *>s.h + at * s.h_stride, <char *>s.h_next + at * s.h_stride
     if s.c != NULL:
-        s.c = s.c_next = <char *>s.c_next + at * s.ldc
+        s.c = s.c_next = <char *>s.c_next + at * s.c_stride
     if s.work != NULL:
-        s.work = <char *>s.work + at * s.ldwork
+        s.work = <char *>s.work + at * s.work_stride
     if s.gates != NULL:
-        s.gates = <char *>s.gates + at * s.ldgates
+        s.gates = <char *>s.gates + at * s.gates_stride
     k.step[w.cell](w, &s)
     rnnfast_flush_leave(flush)
     return 0

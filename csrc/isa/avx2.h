@@ -9,34 +9,34 @@
 #include <immintrin.h>
 
 #define ISA "avx2"
-#define VBYTES 32
-#define MR 3
-#define MR_3 4
-#define MR_2 6
-#define UP_TO_MR UP_TO_3
-#define UP_TO_MR_3 UP_TO_4
-#define UP_TO_MR_2 UP_TO_6
+#define VECTOR_BYTES 32
+#define TILE_ROWS_4V 3
+#define TILE_ROWS_3V 4
+#define TILE_ROWS_2V 6
+#define UP_TO_TILE_ROWS_4V UP_TO_3
+#define UP_TO_TILE_ROWS_3V UP_TO_4
+#define UP_TO_TILE_ROWS_2V UP_TO_6
 
 #define HAS_FMA
 #define HAS_MIN_MAX
 #define HAS_MASKED_LOADS
-typedef real V __attribute__((vector_size(VBYTES)));
+typedef real V __attribute__((vector_size(VECTOR_BYTES)));
 #if REAL_BYTES == 4
 INLINE __m256i first_lanes(ptrdiff_t n) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
-INLINE V fma_(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
-INLINE V min_(V limit, V x) { return _mm256_min_ps(limit, x); }
-INLINE V max_(V limit, V x) { return _mm256_max_ps(limit, x); }
-INLINE V load_n(const real *p, ptrdiff_t n) { return _mm256_maskload_ps(p, first_lanes(n)); }
-INLINE void store_n(real *p, V v, ptrdiff_t n) { _mm256_maskstore_ps(p, first_lanes(n), v); }
+INLINE V vfma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
+INLINE V vmin(V limit, V x) { return _mm256_min_ps(limit, x); }
+INLINE V vmax(V limit, V x) { return _mm256_max_ps(limit, x); }
+INLINE V load_first(const real *p, ptrdiff_t n) { return _mm256_maskload_ps(p, first_lanes(n)); }
+INLINE void store_first(real *p, V v, ptrdiff_t n) { _mm256_maskstore_ps(p, first_lanes(n), v); }
 #else
 INLINE __m256i first_lanes(ptrdiff_t n) {
   return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3));
 }
-INLINE V fma_(V a, V b, V c) { return _mm256_fmadd_pd(a, b, c); }
-INLINE V min_(V limit, V x) { return _mm256_min_pd(limit, x); }
-INLINE V max_(V limit, V x) { return _mm256_max_pd(limit, x); }
-INLINE V load_n(const real *p, ptrdiff_t n) { return _mm256_maskload_pd(p, first_lanes(n)); }
-INLINE void store_n(real *p, V v, ptrdiff_t n) { _mm256_maskstore_pd(p, first_lanes(n), v); }
+INLINE V vfma(V a, V b, V c) { return _mm256_fmadd_pd(a, b, c); }
+INLINE V vmin(V limit, V x) { return _mm256_min_pd(limit, x); }
+INLINE V vmax(V limit, V x) { return _mm256_max_pd(limit, x); }
+INLINE V load_first(const real *p, ptrdiff_t n) { return _mm256_maskload_pd(p, first_lanes(n)); }
+INLINE void store_first(real *p, V v, ptrdiff_t n) { _mm256_maskstore_pd(p, first_lanes(n), v); }
 #endif

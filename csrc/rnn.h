@@ -1,27 +1,27 @@
 /* Elman RNN (Elman 1990): h = act(w_ih x + b_ih + w_hh h' + b_hh). */
 
 /* d/da act(a), given h = act(a); times dh. */
-INLINE V act_dpoint(int act, V h, V dh) {
+INLINE V activation_gradient(int act, V h, V dh) {
   switch (act) {
-    case RNNFAST_TANH: return fma_(-h * h, dh, dh);
+    case RNNFAST_TANH: return vfma(-h * h, dh, dh);
     case RNNFAST_RELU: return (V)((VI)dh & (h > splat(0)));
     case RNNFAST_SIGMOID: return dh * (h - h * h);
     default: return dh;
   }
 }
 
-/* Activates nv vectors of a row from unit u on, of which `left` units are there. */
+/* Activates nv vectors of a row from unit u on, of which `remaining` units are there. */
 INLINE void rnn_units(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t row, ptrdiff_t u, int nv,
-                      ptrdiff_t left, const V *from) {
-  real *h = (real *)s->h_next + row * s->ldh_next + u, *y = output_of(s, row) + u;
-  real *g = s->gates ? (real *)s->gates + row * s->ldgates + u : NULL;
+                      ptrdiff_t remaining, const V *from) {
+  real *h = (real *)s->h_next + row * s->h_next_stride + u, *y = y_row(s, row) + u;
+  real *g = s->gates ? (real *)s->gates + row * s->gates_stride + u : NULL;
   V a[4];
   UNROLL for (int v = 0; v < nv; v++) a[v] = from[v];
-  act_point(w->act, nv, a);
+  apply_activation(w->act, nv, a);
   UNROLL for (int v = 0; v < nv; v++) {
     store(h + v * L, a[v]);
     if (g) store(g + v * L, a[v]);
-    store_up_to(y + v * L, a[v], left - v * L);
+    store_partial(y + v * L, a[v], remaining - v * L);
   }
 }
 
@@ -29,7 +29,7 @@ INLINE void rnn_units(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t 
 INLINE void rnn_finish(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t u, int nv, ptrdiff_t r,
                        int mr) {
   for (ptrdiff_t row = r; row < r + mr; row++) {
-    const real *h = (const real *)s->h_next + row * s->ldh_next + u;
+    const real *h = (const real *)s->h_next + row * s->h_next_stride + u;
     V a[4];
     UNROLL for (int v = 0; v < nv; v++) a[v] = load(h + v * L);
     rnn_units(w, s, row, u, nv, w->H - u, a);
@@ -45,12 +45,12 @@ static NOINLINE void rnn_finish_tile(const rnnfast_packed *w, const rnnfast_step
   switch (nv) { UP_TO_4(CASE, RNN_FINISH, u) }
 }
 
-INLINE void rnn_tile(const rnnfast_packed *w, const rnnfast_step *s, const sums_t *xh, ptrdiff_t p, int nv,
+INLINE void rnn_tile(const rnnfast_packed *w, const rnnfast_step *s, const step_operands_t *xh, ptrdiff_t p, int nv,
                      ptrdiff_t r, int mr) {
   const ptrdiff_t u = p * 4 * L;
-  expect_outputs(w, s, u, nv, 1, r, mr);
-  product(xh->sum, xh->n, nv, start_of(w, s, r) + u, s->init ? s->ldinit : 0,
-          (real *)s->h_next + r * s->ldh_next + u, s->ldh_next, r, mr);
+  prefetch_outputs(w, s, u, nv, 1, r, mr);
+  run_tile(xh->operand, xh->n, nv, initial_sums(w, s, r) + u, s->x_projected ? s->x_projected_stride : 0,
+          (real *)s->h_next + r * s->h_next_stride + u, s->h_next_stride, r, mr);
   rnn_finish_tile(w, s, u, nv, r, mr);
 }
 
@@ -58,20 +58,20 @@ INLINE void rnn_tile(const rnnfast_packed *w, const rnnfast_step *s, const sums_
 INLINE void rnn_row(const rnnfast_packed *w, const rnnfast_step *s, int nv, ptrdiff_t p, int np) {
   V acc[4 * 3];
   const ptrdiff_t u = p * 4 * L, nx = 4 * L * w->I, nh = 4 * L * w->P;
-  const real *start = start_of(w, s, 0) + u;
+  const real *start = initial_sums(w, s, 0) + u;
   UNROLL for (int j = 0; j < np; j++)
     UNROLL for (int v = 0; v < nv; v++) acc[4 * j + v] = load(start + (4 * j + v) * L);
-  if (!s->init) madd_row(np, nv, 0, acc, input_of(s, 0), 0, w->I, (const real *)w->x + p * nx, nx);
-  if (!s->summed) madd_row(np, nv, 0, acc, s->h, 0, w->P, (const real *)w->h + p * nh, nh);
+  if (!s->x_projected) row_fma(np, nv, 0, acc, x_row(s, 0), 0, w->I, (const real *)w->w_ih + p * nx, nx);
+  if (!s->preactivations_ready) row_fma(np, nv, 0, acc, s->h, 0, w->P, (const real *)w->w_hh + p * nh, nh);
   UNROLL for (int j = 0; j < np; j++)
     rnn_units(w, s, 0, u + j * 4 * L, nv, w->H - u - j * 4 * L, acc + 4 * j);
 }
 
-static void rnn_one(const rnnfast_packed *w, const rnnfast_step *s) {
-  const ptrdiff_t full = panels_of(w->H) / 4;
+static void rnn_one_row(const rnnfast_packed *w, const rnnfast_step *s) {
+  const ptrdiff_t full = vectors_for(w->H) / 4;
 #define RNN_ROW(p, np) rnn_row(w, s, 4, p, np)
-  FOR_ROW(full, 4 * L * depth_of(w, s), s->turned, RNN_ROW)
-  switch (panels_of(w->H) % 4) {
+  FOR_ROW_PANELS(full, 4 * L * k_of_step(w, s), s->reverse_panels, RNN_ROW)
+  switch (vectors_for(w->H) % 4) {
     case 1: rnn_row(w, s, 1, full, 1); break;
     case 2: rnn_row(w, s, 2, full, 1); break;
     case 3: rnn_row(w, s, 3, full, 1); break;
@@ -79,28 +79,28 @@ static void rnn_one(const rnnfast_packed *w, const rnnfast_step *s) {
 }
 
 static void rnn_step(const rnnfast_packed *w, const rnnfast_step *s) {
-  const ptrdiff_t vectors = panels_of(w->H);
-  if (s->reset) reset_rows(s->rows, s->reset, s->h, s->ldh, w->P);
+  const ptrdiff_t vectors = vectors_for(w->H);
+  if (s->reset) reset_rows(s->rows, s->reset, s->h, s->h_stride, w->P);
   if (s->rows == 1) {
-    rnn_one(w, s);
+    rnn_one_row(w, s);
     return;
   }
-  sums_t xh = sums_of(w, s, (vectors + 3) / 4, 4, 4);
-  for (ptrdiff_t p = 0; 4 * p < vectors; p++, next_panel(&xh)) {
+  step_operands_t xh = step_operands(w, s, (vectors + 3) / 4, 4, 4);
+  for (ptrdiff_t p = 0; 4 * p < vectors; p++, advance_panel(&xh)) {
     const int nv = vectors - 4 * p < 4 ? (int)(vectors - 4 * p) : 4;
-    FOR_TILES(s->rows, height_of(nv), rnn_tile, w, s, &xh, p, nv)
+    FOR_TILES(s->rows, tile_rows_for(nv), rnn_tile, w, s, &xh, p, nv)
   }
 }
 
 static void rnn_dstep(const rnnfast_packed *w, const rnnfast_dstep *s) {
   for (ptrdiff_t r = 0; r < s->rows; r++) {
-    fetch_next(w, s, r);
+    prefetch_next_step(w, s, r);
     for (ptrdiff_t u = 0; u < w->H; u += L) {
-      real *g = (real *)s->gates + r * s->ldgates + u;
-      const V dh = upstream(s, r, u, w->H);
-      store(g, keep_n(act_dpoint(w->act, load(g), dh), w->H - u));
+      real *g = (real *)s->gates + r * s->gates_stride + u;
+      const V dh = upstream_gradient(s, r, u, w->H);
+      store(g, keep_first(activation_gradient(w->act, load(g), dh), w->H - u));
     }
   }
-  dz_times(w, s, 0, 1, w->h, w->P, s->dh, s->lddh, 0);
-  if (s->reset) reset_rows(s->rows, s->reset, s->dh, s->lddh, w->P);
+  multiply_dz(w, s, 0, 1, w->w_hh, w->P, s->dh, s->dh_stride, 0);
+  if (s->reset) reset_rows(s->rows, s->reset, s->dh, s->dh_stride, w->P);
 }
