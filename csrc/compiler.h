@@ -11,17 +11,18 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #define UNROLL_4 _Pragma("GCC unroll 4")
 #endif
-/* The compiler must keep x in a register and not know its value. */
+/* The compiler must keep x in a vector register and not know its value. */
 #if defined(__x86_64__)
-#define OPAQUE(x) __asm__ volatile("" : "+v"(x))
+#define IN_VECTOR_REGISTER "+v"
 #elif defined(__aarch64__)
-#define OPAQUE(x) __asm__ volatile("" : "+w"(x))
+#define IN_VECTOR_REGISTER "+w"
 #else
-#define OPAQUE(x) __asm__ volatile("" : "+m"(x))
+#define IN_VECTOR_REGISTER "+m"
 #endif
+#define OPAQUE(x) __asm__ volatile("" : IN_VECTOR_REGISTER(x))
 
-/* The compiler must not know that of p either, a pointer that moves from row to row: it would work out where all
- * rows are beforehand, for which there are not registers enough. */
+/* The compiler must not know the value of p, a pointer that moves from row to row. It would compute the addresses of all
+ * rows beforehand, for which there are not registers enough. */
 #define HIDE_FROM_COMPILER(p) ({ __asm__("" : "+r"(p)); })
 
 #endif

@@ -5,6 +5,7 @@
 #endif
 
 #include "rnnfast.h"
+#include "cells.h"
 
 extern const rnnfast_kernels rnnfast_baseline_f32, rnnfast_baseline_f64;
 #if defined(__x86_64__)
@@ -30,6 +31,8 @@ static int pairs(pair *to) {
   to[n++] = (pair){&rnnfast_baseline_f32, &rnnfast_baseline_f64};
   return n;
 }
+
+const rnnfast_cell *rnnfast_cell_of(int cell) { return &rnnfast_cells[cell]; }
 
 const char *const *rnnfast_isas(void) {
   static const char *names[4];

@@ -1,12 +1,11 @@
-/* Scratch, packed weights, tapes and large results, with some free blocks kept for the next call.
+/* Memory of the kernels: scratch, packed weights, tapes and large results. Some free blocks are kept for the next call.
  *
- * A training step frees everything it took. malloc then gives the pages back to the system, and the
- * next step waits for each to be mapped and cleared again: half the time of a step of two LSTM layers at
- * (8, 64, 20, 20), 5 per cent at (50, 64, 512, 512) (Xeon, glibc 2.36). Small blocks too: an aligned one
- * costs malloc some 600 instructions, which made a twelfth of a training step of a small RNN.
+ * A training step frees everything it took. malloc would give the pages back to the system, and the next step would wait
+ * until each is mapped and cleared again. (M35) Small blocks are kept too: an aligned block costs malloc some 600
+ * instructions.
  *
- * At most PLACES blocks are kept, the ones freed last. They have KEPT bytes, or so many more that they and what is
- * in use are a quarter more than was lately in use at once, but no more than MOST. */
+ * At most PLACES blocks are kept, those freed last. They have KEPT bytes together. They may have more, as long as they
+ * and what is in use are at most a quarter more than was lately in use at once, and no more than MOST. */
 #define _GNU_SOURCE
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -18,25 +17,30 @@
 #include "rnnfast.h"
 
 enum { HEADER = 64, PLACES = 64 };
-/* AddressSanitizer knows where a block of malloc's ends and that it was freed: for it none is kept, and what is
- * left of the header counts as outside. */
+/* AddressSanitizer knows where a block of malloc ends and that it was freed. For it none is kept, and the rest of the
+ * header counts as outside. */
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
 enum { KEEPS = 0 };
-#define GUARD(h) __asan_poison_memory_region((h) + 1, HEADER - sizeof *(h))
 #else
 enum { KEEPS = 1 };
-#define GUARD(h) (void)(h)
 #endif
 static const size_t HUGE = (size_t)2 << 20, KEPT = (size_t)128 << 20, MOST = (size_t)1 << 30;
 
 /* Before every block. */
 typedef struct { size_t size; } header;
 
-/* Oldest first. Two threads often come at once, and to go to malloc instead would cost one of them fresh pages
- * (6 LSTM layers, two threads: 770 faults a step instead of 150 to 200); but who finds it taken all the time
- * does without: a fork may have left it so for ever. */
-static atomic_flag taken = ATOMIC_FLAG_INIT;
+static void guard(header *h) {
+#ifdef __SANITIZE_ADDRESS__
+  __asan_poison_memory_region(h + 1, HEADER - sizeof *h);
+#else
+  (void)h;
+#endif
+}
+
+/* The kept blocks, oldest first. Two threads often come at once. Going to malloc instead of waiting would cost one of
+ * them new pages. (M36) But a thread that finds the lock taken all the time does without: a fork may have left it so. */
+static atomic_flag lock = ATOMIC_FLAG_INIT;
 static struct { header *block; size_t size; } place[PLACES];
 static int places;
 static size_t kept;
@@ -46,14 +50,14 @@ static size_t peak;
 /* For tests: the allocation that fails, counted from now on; 0 or less: none. */
 static atomic_long refused;
 
-static int enter(void) {
+static int try_lock(void) {
   int tries = 200;
-  while (tries && atomic_flag_test_and_set_explicit(&taken, memory_order_acquire)) tries--;
+  while (tries && atomic_flag_test_and_set_explicit(&lock, memory_order_acquire)) tries--;
   return tries > 0;
 }
-static void leave(void) { atomic_flag_clear_explicit(&taken, memory_order_release); }
+static void unlock(void) { atomic_flag_clear_explicit(&lock, memory_order_release); }
 
-static header *take_out(int i) {
+static header *remove_block(int i) {
   header *h = place[i].block;
   memmove(place + i, place + i + 1, (size_t)(--places - i) * sizeof *place);
   kept -= h->size;
@@ -63,16 +67,16 @@ static header *take_out(int i) {
 /* The smallest kept block of `size` to `most` bytes; NULL if there is none. */
 static header *reuse(size_t size, size_t most) {
   int best = -1;
-  if (!enter()) return NULL;
+  if (!try_lock()) return NULL;
   for (int i = 0; i < places; i++)
     if (place[i].size >= size && place[i].size <= most && (best < 0 || place[i].size < place[best].size))
       best = i;
-  header *h = best < 0 ? NULL : take_out(best);
-  leave();
+  header *h = best < 0 ? NULL : remove_block(best);
+  unlock();
   return h;
 }
 
-static header *fresh(size_t size) {
+static header *new_block(size_t size) {
   void *block;
   if (posix_memalign(&block, size >= 2 * HUGE ? HUGE : 64, HEADER + size)) return NULL;
 #ifdef MADV_HUGEPAGE
@@ -80,14 +84,14 @@ static header *fresh(size_t size) {
 #endif
   header *h = block;
   h->size = size;
-  GUARD(h);
+  guard(h);
   return h;
 }
 
 static void *alloc(size_t bytes, size_t most) {
   if (atomic_load_explicit(&refused, memory_order_relaxed) > 0 && atomic_fetch_sub(&refused, 1) == 1) return NULL;
   header *h = reuse(bytes, most);
-  if (!h) h = fresh(bytes);
+  if (!h) h = new_block(bytes);
   if (!h) return NULL;
   atomic_fetch_add_explicit(&used, HEADER + h->size, memory_order_relaxed);
   return (char *)h + HEADER;
@@ -107,16 +111,16 @@ void rnnfast_free(void *block) {
   header *old[PLACES], *h = (header *)((char *)block - HEADER);
   const size_t before = atomic_fetch_sub_explicit(&used, HEADER + h->size, memory_order_relaxed);
   int n = 0;
-  if (KEEPS && enter()) {
+  if (KEEPS && try_lock()) {
     peak = before > peak ? before : peak - peak / 1024;
     const size_t most = room(before - HEADER - h->size);
     if (h->size <= most) {
-      while (places == PLACES || kept + h->size > most) old[n++] = take_out(0);
+      while (places == PLACES || kept + h->size > most) old[n++] = remove_block(0);
       place[places].block = h, place[places++].size = h->size;
       kept += h->size;
       h = NULL;
     }
-    leave();
+    unlock();
   }
   free(h);
   while (n) free(old[--n]);
@@ -125,6 +129,6 @@ void rnnfast_free(void *block) {
 rnnfast_memory rnnfast_memory_now(void) { return (rnnfast_memory){used, kept, places}; }
 long rnnfast_memory_refuse(long n) { return atomic_exchange(&refused, n); }
 void rnnfast_memory_hold(int hold) {
-  if (!hold) leave();
-  else while (!enter()) {}
+  if (!hold) unlock();
+  else while (!try_lock()) {}
 }

@@ -76,16 +76,16 @@ static int share(ptrdiff_t n, int threads, int in_turn, rnnfast_task *task, void
 #pragma omp parallel num_threads(threads) reduction(| : failed)
   {
     const double begin = seconds(CLOCK_THREAD_CPUTIME_ID);
-    long mine = 0;
+    long own_tasks = 0;
     if (in_turn) {
 #pragma omp for schedule(static, 1) nowait
-      for (ptrdiff_t i = 0; i < n; i++) failed |= task(job, i), mine++;
+      for (ptrdiff_t i = 0; i < n; i++) failed |= task(job, i), own_tasks++;
     } else {
 #pragma omp for schedule(dynamic, 1) nowait
-      for (ptrdiff_t i = 0; i < n; i++) failed |= task(job, i), mine++;
+      for (ptrdiff_t i = 0; i < n; i++) failed |= task(job, i), own_tasks++;
     }
-    tasks_done += mine;
-    takers += mine > 0;
+    tasks_done += own_tasks;
+    takers += own_tasks > 0;
     busy[omp_get_thread_num()] = seconds(CLOCK_THREAD_CPUTIME_ID) - begin;
   }
   regions++;

@@ -15,6 +15,8 @@ typedef int32_t real_int;
 #define EXP_MAX 87.0f
 #define TANH_MAX 10.0f
 #define LOG2E 1.4426950408889634074f
-#define EXPM1_POLY(TERM) \
-  TERM(5, 1.38825152e-3f) TERM(4, 8.36654712e-3f) TERM(3, 4.16672007e-2f) TERM(2, 1.66665434e-1f) \
-  TERM(1, 4.99999981e-1f)
+enum { EXPM1_TERMS = 5 };
+/* Coefficients of q, that of the highest power first; L lanes each (vmath.h). */
+#define EXPM1_POLY                                                               \
+  {ALL_LANES(1.38825152e-3f), ALL_LANES(8.36654712e-3f), ALL_LANES(4.16672007e-2f), \
+   ALL_LANES(1.66665434e-1f), ALL_LANES(4.99999981e-1f)}

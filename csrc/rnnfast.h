@@ -1,24 +1,21 @@
-/* The C contract of rnnfast: what the Cython layer may call, and what every pointer means.
+/* The C contract of rnnfast: what the layer above may call, and what every pointer means.
  *
- * Letters: T time steps, B batch rows, I input size, H hidden size, P output size of a projected
- * LSTM (P = H without projection), K length of a sum. L is the number of lanes of one vector of
- * the instruction set in use. Xp is X rounded up to a multiple of L.
+ * Letters: T time steps, B batch rows, I input size, H hidden size, P output size of a projected LSTM (P = H without
+ * projection), K length of a sum. L is the number of lanes of a vector of the instruction set in use. Xp is X rounded
+ * up to a multiple of L.
  *
- * Every pointer to reals is `void *` because one set of functions serves both precisions; all reals
- * of one call have the precision of the table that the function was taken from. Strides
- * are in reals, between rows. No kernel allocates, keeps a pointer, or knows of Python or
- * threads; functions are safe to call from many threads on disjoint rows.
+ * Every pointer to reals is `void *`, because one set of functions serves both precisions. All reals of one call have
+ * the precision of the table that the function was taken from. Strides are in reals, between rows. No kernel
+ * allocates, keeps a pointer, or knows of Python or threads. Functions are safe to call from many threads on disjoint
+ * rows.
  *
- * Gate buffers hold one row of "slots" per batch row: [panel][slot][lane], where a panel is L hidden
- * units. Slots by cell:   RNN  h            LSTM  i f g o            GRU  n r z and
- *   with reset_after      u_n h' + b_hn     without   r h'
- * After the backward step the same memory holds the gradients of the pre-activations (dz):
- *                         RNN  dh           LSTM  di df dg do        GRU  dn dr dz and
- *   with reset_after      r dn              without   r h', unchanged
+ * Gate buffers hold one row of slots per batch row: [panel][slot][lane], where a panel is L hidden units.
+ *   Slots by cell:   RNN  h            LSTM  i f g o            GRU  n r z and
+ *     with reset_after      u_n h' + b_hn     without   r h'
+ *   After the backward step the same memory holds the gradients of the pre-activations (dz):
+ *                    RNN  dh           LSTM  di df dg do        GRU  dn dr dz and
+ *     with reset_after      r dn              without   r h', unchanged
  * If the last panel has a dense tail (pack.h), its slots of dz stand there without gaps.
- *
- * Figures in the comments of the kernels were measured on a Xeon (Granite Rapids) unless they name another
- * machine.
  */
 #ifndef RNNFAST_H
 #define RNNFAST_H
@@ -28,6 +25,19 @@
 
 enum { RNNFAST_RNN, RNNFAST_GRU, RNNFAST_GRU_RESET_BEFORE, RNNFAST_LSTM, RNNFAST_CELLS };
 enum { RNNFAST_TANH, RNNFAST_RELU, RNNFAST_SIGMOID, RNNFAST_IDENTITY };
+
+/* What is different from cell to cell (cells.h has the list). */
+typedef struct {
+  const char *name;
+  int gates;                         /* row blocks of w_ih and w_hh */
+  int slots;                         /* vectors of a panel in a gate buffer */
+  int x_slots;                       /* slots that w_ih x is added to, from the first on */
+  int first_h_slot, h_slots;         /* slots that w_hh h is added to */
+  int x_gate[4], h_gate[4];          /* the gate in each of these slots */
+  int b_hh_slot[4];                  /* by gate: the slot that its b_hh is added to */
+  int has_c;                         /* a cell state beside the output */
+  int has_w_hn;                      /* the last gate of w_hh multiplies r h' in a second pass */
+} rnnfast_cell;
 
 /* What weights are packed for: all steps forward, one step of one row (which reads the caller's, see
  * `one_step`), or backward. */
@@ -47,7 +57,8 @@ typedef struct {
   int cell, act;
   int dense_tail;                    /* vectors of the last panel of a gated cell; 0: like the others */
   ptrdiff_t I, H, P;
-  const void *bias, *w_ih, *w_hh, *w_hn, *w_hr; /* w_hn: u_n of the GRU with the reset before */
+  const void *bias, *w_ih, *w_hh, *w_hr;
+  const void *w_hn;                  /* u_n of the GRU with the reset before */
 } rnnfast_packed;
 
 /* One time step of one block of rows, forward. */
@@ -56,7 +67,7 @@ typedef struct {
   const ptrdiff_t *row_index;        /* (rows,) which rows of x and y they are; NULL: those from 0 on */
   const void *x;                     /* rows of I; used when x_projected is NULL */
   const void *x_projected;           /* bias + w_ih x already summed, laid out as gates; or NULL */
-  int preactivations_ready;                      /* nonzero, of one row: w_hh h too is in x_projected */
+  int preactivations_ready;          /* nonzero, for one row only: w_hh h too is in x_projected */
   void *h;                           /* (rows, Pp) previous output; rows with a reset are zeroed */
   void *h_next;                      /* (rows, Pp) written whole, padding included */
   void *y;                           /* rows of P: the same values for the user */
@@ -66,10 +77,11 @@ typedef struct {
                                         (the GRU with the reset before always needs it) */
   const uint8_t *reset;              /* (rows,) nonzero: take the previous c as zero; or NULL */
   int outputs_cold;                  /* nonzero: x, y and what is saved are in no near cache */
-  int reverse_panels;                /* differs from the step before: a single row then uses first of the
-                                        weights what that one used last */
+  int reverse_panels;                /* differs from the step before: a single row then begins with the
+                                        weights that the step before used last */
   void *work;                        /* LSTM with projection: (rows, Hp) scratch */
-  ptrdiff_t x_stride, x_projected_stride, h_stride, h_next_stride, y_stride, c_stride, gates_stride, work_stride;
+  ptrdiff_t x_stride, x_projected_stride, h_stride, h_next_stride;
+  ptrdiff_t y_stride, c_stride, gates_stride, work_stride;
 } rnnfast_step;
 
 /* One time step of one block of rows, backward. */
@@ -87,7 +99,8 @@ typedef struct rnnfast_dstep {
   void *h_raw, *dh_sum;              /* projection only, for the gradient of w_hr: (rows, Hp) gets the
                                         unprojected output, (rows, Pp) the whole gradient of h */
   void *work;                        /* (rows, Hp) scratch of projection and of reset-before */
-  ptrdiff_t gates_stride, h_stride, c_stride, dy_stride, dh_stride, dc_stride, h_raw_stride, dh_sum_stride, work_stride;
+  ptrdiff_t gates_stride, h_stride, c_stride, dy_stride, dh_stride, dc_stride;
+  ptrdiff_t h_raw_stride, dh_sum_stride, work_stride;
   const struct rnnfast_dstep *next;  /* the next call, of no fewer rows: its data is fetched; or NULL */
 } rnnfast_dstep;
 
@@ -95,7 +108,8 @@ typedef struct rnnfast_dstep {
 typedef struct {
   const void *b;
   const ptrdiff_t *row_index;        /* which row of b belongs to each of dz; NULL: the one in its place */
-  ptrdiff_t b_stride, n, vec_stride;            /* b's row: n reals, every L of them `vec_stride` apart (L: contiguous) */
+  ptrdiff_t b_stride, n;             /* rows of n reals */
+  ptrdiff_t vec_stride;              /* from one vector of a row to the next; L: contiguous */
   void *c;                           /* rows of n reals, c_stride apart; overwritten */
   ptrdiff_t c_stride;
   int first_slot, slots;             /* which slots of dz take part */
@@ -106,7 +120,8 @@ typedef struct {
   ptrdiff_t K, H;                    /* rows of dz; hidden units */
   const void *dz;
   ptrdiff_t dz_stride;
-  int slots, dense_tail;                /* per panel of dz; whether they have no gaps in the last one */
+  int slots;                         /* per panel of dz */
+  int dense_tail;                    /* nonzero: they have no gaps in the last panel */
   int terms;
   rnnfast_term term[3];
   void *bias;                        /* (panels, slots, L) sums of dz over k; or NULL */
@@ -116,33 +131,34 @@ typedef struct {
   const char *isa;
   int size, lanes, tile_rows;        /* bytes of a real, lanes of a vector, rows of a full tile */
   size_t (*packed_size)(const rnnfast_weights *w, int use);      /* in reals */
-  /* one of several parts, which may run side by side; the first describes the whole in `out` */
+  /* One of several parts, which may run side by side. The first one describes the whole in `out`. */
   void (*pack)(const rnnfast_weights *w, int use, void *block, rnnfast_packed *out, int part, int parts);
   void (*step[RNNFAST_CELLS])(const rnnfast_packed *w, const rnnfast_step *s);
   void (*dstep[RNNFAST_CELLS])(const rnnfast_packed *w, const rnnfast_dstep *s);
-  /* x_projected of one step of one row, whose preactivations are ready, from weights packed for that; neither w_hr nor the GRU with the
-   * reset before */
+  /* x_projected of one step of one row with preactivations_ready, from weights packed for one step. Not for cells with
+   * w_hr or w_hn. */
   void (*one_step)(const rnnfast_weights *w, const rnnfast_packed *p, const void *x, const void *h,
                    void *x_projected);
-  /* x_projected of the steps whose rows of x are row_index[0 .. rows] */
+  /* x_projected of the steps whose rows of x are row_index[0 .. rows]. */
   void (*project)(const rnnfast_packed *w, ptrdiff_t rows, const void *x, const ptrdiff_t *row_index,
                   void *x_projected);
-  /* rows row_index[0 .. rows] of dx; NULL: those from 0 on */
+  /* Rows row_index[0 .. rows] of dx; NULL: those from 0 on. */
   void (*dinput)(const rnnfast_packed *w, ptrdiff_t rows, const void *dz, void *dx,
                  const ptrdiff_t *row_index);
-  /* g for dw_ih (from x), dw_hh (from h, the previous outputs) and `bias` */
+  /* g for dw_ih (from x), dw_hh (from h, the previous outputs) and `bias`. */
   void (*wgrad_plan)(const rnnfast_packed *w, ptrdiff_t K, const void *dz, const void *x,
-                     const ptrdiff_t *x_row_index, const void *h, ptrdiff_t h_stride, const ptrdiff_t *h_row_index,
-                     void *dw_ih, void *dw_hh, void *bias, rnnfast_wgrad *g);
+                     const ptrdiff_t *x_row_index, const void *h, ptrdiff_t h_stride,
+                     const ptrdiff_t *h_row_index, void *dw_ih, void *dw_hh, void *bias, rnnfast_wgrad *g);
   void (*bias_grads)(const rnnfast_packed *w, const void *bias, void *db_ih, void *db_hh);
   size_t (*wgrad_scratch)(const rnnfast_wgrad *g);               /* in reals, per caller */
   void (*wgrad)(const rnnfast_wgrad *g, ptrdiff_t panel0, ptrdiff_t panel1, void *scratch);
-  void (*math)(int act, ptrdiff_t n, const void *x, void *y);
-  double (*peak)(long repeats);      /* runs independent FMAs, returns how many flops */
+  void (*math)(int act, ptrdiff_t n, const void *x, void *y);    /* y = act(x) */
+  double (*peak)(long repeats);      /* runs independent FMAs, returns how many operations */
 } rnnfast_kernels;
 
 /* The ISAs compiled in and runnable here, fastest first; NULL-terminated. */
 const char *const *rnnfast_isas(void);
+const rnnfast_cell *rnnfast_cell_of(int cell);
 /* The table of one of them, by size of a real (4 or 8); NULL if it is not one of rnnfast_isas(). */
 const rnnfast_kernels *rnnfast_table(const char *isa, int size);
 /* Subnormals count as zero in this thread from `enter` to `leave`. */

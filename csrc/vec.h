@@ -1,24 +1,28 @@
-/* The vector type V of reals and all that is done with it.
+/* The vector type V of reals, and what is done with it.
  *
- * GCC and clang vector extensions give + - * / and comparisons. What C cannot say is an inline function in
- * the ISA's header: fma, min, max (x86: a NaN in the second operand is the result) and, where it pays, recip
- * (an estimate), permute and masked load and store.
- * Multiply-adds are always explicit: which products are fused is part of the result's bits, and
- * the build has -ffp-contract=off so that no compiler decides it per tile. */
+ * GCC and clang vector extensions give + - * / and comparisons. What C cannot say is an inline function in the
+ * header of the instruction set: vfma, vmin, vmax (x86: a NaN in the second operand is the result) and, where it
+ * pays, recip (an estimate), permute, load_first and store_first. Multiply-adds are always explicit. Which products
+ * are fused is part of the result's bits, so the build has -ffp-contract=off: no compiler decides it. */
+#include "isa/shuffle.h"
 
-typedef real VU __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
+enum { L = VECTOR_BYTES / sizeof(real) }; /* lanes of a vector */
+
 typedef real_int VI __attribute__((vector_size(VECTOR_BYTES)));
+typedef real unaligned_V __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
 
-INLINE V load(const real *p) { return *(const VU *)p; }
-INLINE void store(real *p, V v) { *(VU *)p = v; }
-/* s - 0 folds into the broadcast, s + 0 would not (-0.0). */
+INLINE V load(const real *p) { return *(const unaligned_V *)p; }
+INLINE void store(real *p, V v) { *(unaligned_V *)p = v; }
+/* s - 0 folds into the broadcast. s + 0 would not, because of -0.0. */
 INLINE V splat(real s) { return s - (V){0}; }
+
+INLINE V blend(VI mask, V a, V b) { return (V)((mask & (VI)a) | (~mask & (VI)b)); }
 
 #ifndef HAS_FMA
 INLINE V vfma(V a, V b, V c) { return a * b + c; }
 #endif
 
-/* n - q d, exact but for the last rounding: without FMA from halves whose products are exact. */
+/* n - q d, exact but for the last rounding. Without FMA it comes from halves whose products are exact. */
 INLINE V exact_remainder(V n, V q, V d) {
 #ifdef HAS_FMA
   return vfma(-q, d, n);
@@ -28,8 +32,6 @@ INLINE V exact_remainder(V n, V q, V d) {
   return (n - q1 * d1 - q1 * d2 - q2 * d1) - q2 * d2;
 #endif
 }
-
-INLINE V blend(VI yes, V a, V b) { return (V)((yes & (VI)a) | (~yes & (VI)b)); }
 
 /* NaN in x passes through both. */
 #ifndef HAS_MIN_MAX
@@ -51,12 +53,12 @@ INLINE void store_first(real *p, V v, ptrdiff_t n) {
 }
 #endif
 
-/* The lanes that a row of `remaining` more elements has room for. */
-INLINE void store_partial(real *p, V v, ptrdiff_t remaining) {
-  if (remaining >= L) store(p, v);
-  else store_first(p, v, remaining);
+/* A vector, or as many lanes as a row of n more elements has. */
+INLINE V load_partial(const real *p, ptrdiff_t n) { return n >= L ? load(p) : load_first(p, n); }
+INLINE void store_partial(real *p, V v, ptrdiff_t n) {
+  if (n >= L) store(p, v);
+  else store_first(p, v, n);
 }
-INLINE V load_partial(const real *p, ptrdiff_t remaining) { return remaining >= L ? load(p) : load_first(p, remaining); }
 
 /* 0, 1, 2, ... */
 INLINE VI lane_numbers(void) {
@@ -64,14 +66,16 @@ INLINE VI lane_numbers(void) {
   for (int l = 0; l < L; l++) lane[l] = l;
   return lane;
 }
+
+/* v with zeros behind the first n lanes. */
 INLINE V keep_first(V v, ptrdiff_t n) { return n >= L ? v : (V)((VI)v & (lane_numbers() < (real_int)n - (VI){0})); }
 
-/* Lanes first .. first + n of nv <= 3 vectors in a row, and behind them those of `rest` in their places. */
+/* Lanes first .. first + n of nv <= 3 vectors in a row, and behind them the lanes of `rest` in their places. */
 INLINE V select_lanes_or(const V *v, int nv, ptrdiff_t first, ptrdiff_t n, V rest) {
 #ifdef HAS_PERMUTE
-  const VI at = lane_numbers() + (real_int)first;
-  V x = permute(v[0], at, v[nv > 1]);
-  if (nv == 3) x = blend(at < 2 * L, x, permute(v[2], at, v[2]));
+  const VI source = lane_numbers() + (real_int)first;
+  V x = permute(v[0], source, v[nv > 1]);
+  if (nv == 3) x = blend(source < 2 * L, x, permute(v[2], source, v[2]));
 #else /* a detour by way of the cache */
   real t[4 * L] __attribute__((aligned(VECTOR_BYTES)));
   UNROLL for (int i = 0; i < 4; i++) store(t + i * L, i < nv ? v[i] : splat(0));
@@ -83,27 +87,8 @@ INLINE V select_lanes(const V *v, int nv, ptrdiff_t first, ptrdiff_t n) {
   return select_lanes_or(v, nv, first, n, splat(0));
 }
 
-/* Shuffles of a and b: f(lane, size, half) is which of a's and, behind them, b's lanes each lane is. ZIP takes
- * lanes of a and b in turn, from the lower or upper half of every group of `size`; PICK every other group. */
-#if LANES == 16
-#define LANES_OF(f, ...) f(0, __VA_ARGS__), f(1, __VA_ARGS__), f(2, __VA_ARGS__), f(3, __VA_ARGS__), \
-    f(4, __VA_ARGS__), f(5, __VA_ARGS__), f(6, __VA_ARGS__), f(7, __VA_ARGS__), f(8, __VA_ARGS__), \
-    f(9, __VA_ARGS__), f(10, __VA_ARGS__), f(11, __VA_ARGS__), f(12, __VA_ARGS__), f(13, __VA_ARGS__), \
-    f(14, __VA_ARGS__), f(15, __VA_ARGS__)
-#elif LANES == 8
-#define LANES_OF(f, ...) f(0, __VA_ARGS__), f(1, __VA_ARGS__), f(2, __VA_ARGS__), f(3, __VA_ARGS__), \
-    f(4, __VA_ARGS__), f(5, __VA_ARGS__), f(6, __VA_ARGS__), f(7, __VA_ARGS__)
-#elif LANES == 4
-#define LANES_OF(f, ...) f(0, __VA_ARGS__), f(1, __VA_ARGS__), f(2, __VA_ARGS__), f(3, __VA_ARGS__)
-#else
-#define LANES_OF(f, ...) f(0, __VA_ARGS__), f(1, __VA_ARGS__)
-#endif
-#define ZIP(l, size, half) ((l) / (size) * (size) + (l) % (size) / 2 + (half) * (size) / 2 + (l) % 2 * LANES)
-#define PICK(l, size, half) ((l) + (l) / (size) * (size) + (half) * (size))
-#define SHUFFLE(a, b, f, ...) __builtin_shufflevector(a, b, LANES_OF(f, __VA_ARGS__))
-
-/* The L x L transpose. First squares as wide as the 16 bytes within which shuffles are cheap change places,
- * then lanes within each: a quarter less time than with zips of whole vectors (AVX-512, Zen 4). */
+/* The L x L transpose. First squares as wide as the 16 bytes within which shuffles are cheap change places, then
+ * lanes within each. Zips of whole vectors would be slower. (M01) */
 INLINE void transpose(V *a) {
   enum { W = 16 / sizeof(real) };
   V b[L];

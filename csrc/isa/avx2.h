@@ -3,19 +3,19 @@
 #define TARGET_PUSHED
 #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
 #else
-/* Tuned so, gcc spills to the stack and not to vector registers (tile.h). */
+/* With this tuning gcc spills to the stack and not to vector registers (tile.h). */
 #pragma GCC target("avx2,fma,tune=haswell")
 #endif
 #include <immintrin.h>
 
 #define ISA "avx2"
 #define VECTOR_BYTES 32
-#define TILE_ROWS_4V 3
-#define TILE_ROWS_3V 4
-#define TILE_ROWS_2V 6
-#define UP_TO_TILE_ROWS_4V UP_TO_3
-#define UP_TO_TILE_ROWS_3V UP_TO_4
-#define UP_TO_TILE_ROWS_2V UP_TO_6
+#define VECTOR_REGISTERS 16
+/* The tallest tile 4, 3 and up to 2 vectors wide, and F(rows, width) for all tiles of that width (tile.h). */
+enum { TILE_ROWS_4V = 3, TILE_ROWS_3V = 4, TILE_ROWS_2V = 6 };
+#define TILES_4V(F) F(1, 4) F(2, 4) F(3, 4)
+#define TILES_3V(F) F(1, 3) F(2, 3) F(3, 3) F(4, 3)
+#define TILES_UP_TO_2V(F, NV) F(1, NV) F(2, NV) F(3, NV) F(4, NV) F(5, NV) F(6, NV)
 
 #define HAS_FMA
 #define HAS_MIN_MAX
