@@ -177,15 +177,14 @@ cdef class Steps:
     cdef void advance_layers(self, const void *x, void *y) noexcept nogil:
         cdef int l
         cdef rnnfast_step *s
-        cdef void *own
         for l in range(self.n):
             s = &self.steps[l]
-            own, s.x, s.reverse_panels = s.y, x, self.turn
+            s.x, s.reverse_panels = x, self.turn
             if l == self.n - 1:
-                s.y = y
+                s.y = y  # layers before write to memory of the stream
             self.advance_rows(self.w[l], s)
             s.h, s.h_next = s.h_next, s.h
-            x, s.y = s.y, own
+            x = s.y
 
     cdef void advance_rows(self, const rnnfast_packed *w, const rnnfast_step *s) noexcept nogil:
         cdef int threads = min(useful_threads(self.flops, self.threads), self.B)

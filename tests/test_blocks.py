@@ -58,8 +58,10 @@ def test_a_pass_without_a_tape(case: Case) -> None:
 
 
 def own(results: dict[str, Any]) -> int:
-    """Bytes of the blocks that results lie in: those that refer to one."""
-    arrays = {id(a.base): a for a in results.values() if a is not None and a.base is not None}
+    """Bytes of the blocks that results lie in: those that refer to one, and all large ones must."""
+    found = [a for a in results.values() if a is not None]
+    assert all(a.base is not None for a in found if a.nbytes >= 128 << 10)
+    arrays = {id(a.base): a for a in found if a.base is not None}
     return sum(a.nbytes + 64 for a in arrays.values())
 
 

@@ -399,3 +399,20 @@ def test_out_must_be_writable_in_c_order() -> None:
             stream.step(x, out=out)
         assert not out.any()
     assert not stream.state.any()
+
+
+@pytest.mark.parametrize("first", [-2 * H, 1 - 2 * H, -1, 0, 1, 2 * I - 1, 2 * I])
+def test_out_must_not_overlap_x(first: int) -> None:
+    """From the element `first` of x on: just before x, about its ends, just behind it."""
+    layer = rnnfast.GRU(I, H, rng=1)
+    x = inputs(layer, 2, I)
+    memory = np.zeros(4 * H + 2 * I, np.float32)
+    given, out = (memory[at:][: 2 * n].reshape(2, n) for at, n in ((2 * H, I), (2 * H + first, H)))
+    given[:] = x
+    if first in (-2 * H, 2 * I):
+        assert layer.stream(2).step(given, out=out) is out
+        same(out, layer.stream(2).step(x))
+    else:
+        with pytest.raises(ValueError, match="out overlaps x"):
+            layer.stream(2).step(given, out=out)
+    same(given, x)

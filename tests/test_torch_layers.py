@@ -109,6 +109,11 @@ def test_dropout_draws_from_torch(kind: str, form: str) -> None:
         torch.manual_seed(3)
         results.append(train(layer, x, state, pack if form == "packed" else None))
     assert_close(results[1], results[0])
+    given = pack(x) if form == "packed" else x
+    with torch.no_grad():
+        torch.manual_seed(3)
+        y = fast(given, state)[0]
+    assert torch.equal(y.data if form == "packed" else y, results[1]["y"])
     plain.eval()
     fast.eval()
     assert_close(train(fast, x, state), train(plain, x, state))
@@ -145,7 +150,7 @@ VARIABLE = cover(
     bidirectional=(False, True),
     batch_first=(False, True),
     bias=(True, False),
-    lengths=([2, 0, 4], [T, T, T], [0, 0, 0], None),
+    lengths=([2, 0, 4], [T, T, T], [T, T - 1, T], [0, 0, 0], None),
     resets=(True, True, False),
 )
 
@@ -216,19 +221,21 @@ def test_forms_of_lengths_and_resets() -> None:
 
 def refusals(layer: Any) -> dict[str, tuple[Any, Any]]:
     """Inputs and states that do not fit."""
-    x, state = data(layer, T, B)
-    packed = pack_padded_sequence(x, RAGGED, enforce_sorted=False)
+    x, state = data(layer, *lead_of(layer))
+    packed = pack_padded_sequence(x, RAGGED, layer.batch_first, enforce_sorted=False)
     cases = {
         "four axes": (x[None], None),
         "one axis": (x[0, 0], None),
         "input size": (x[..., :1], None),
         "packed input size": (PackedSequence(packed.data[:, :1], packed.batch_sizes), None),
         "dtype": (x.float(), None),
-        "no step": (x[:0], None),
-        "a state for each row": (x[:, 0], state),
+        "no step": (x[:, :0] if layer.batch_first else x[:0], None),
+        "a state for each row": (x[0] if layer.batch_first else x[:, 0], state),
     }
     short = tuple(s[:, :2] for s in state) if isinstance(state, tuple) else state[:, :2]
     cases |= {"batch of the state": (x, short), "batch of a packed state": (packed, short)}
+    each_step = data(layer, *reversed(lead_of(layer)))[1]
+    cases |= {"as many states as steps": (x, each_step)}
     if isinstance(state, tuple):
         cases |= {"no pair": (x, state[0]), "only h": (x, (state[0], None))}
         cases |= {"sizes of the pair": (x, state[::-1])} if layer.proj_size else {}
@@ -238,8 +245,9 @@ def refusals(layer: Any) -> dict[str, tuple[Any, Any]]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_does_not_fit_is_refused_as_in_torch(kind: str) -> None:
-    plain, fast = pair(kind)
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_what_does_not_fit_is_refused_as_in_torch(kind: str, batch_first: bool) -> None:
+    plain, fast = pair(kind, batch_first=batch_first)
     for name, (given, state) in refusals(fast).items():
         with pytest.raises(Exception) as want:  # noqa: PT011 - whatever PyTorch says
             plain(given, state)
@@ -248,7 +256,7 @@ def test_what_does_not_fit_is_refused_as_in_torch(kind: str) -> None:
         assert str(got.value) == str(want.value), name
         if name not in ("dtype", "no step", "only h"):
             with pytest.raises(want.type):
-                fast(given, state, resets=torch.zeros(T, B, dtype=torch.bool))
+                fast(given, state, resets=torch.zeros(lead_of(fast), dtype=torch.bool))
 
 
 @pytest.mark.parametrize("batch_first", [False, True])
