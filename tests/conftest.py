@@ -14,8 +14,8 @@ from pathlib import Path
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
-from _scripts import Script, run_script
 from hypothesis import settings
+from scripts import Script, run_script
 
 from rnnfast import _kernels, _threads
 
@@ -58,7 +58,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture
 def script(tmp_path: Path) -> Script:
-    """Run a script in a process of its own and give its output, see `_scripts.run_script`."""
+    """Run a script in a process of its own and give its output, see `scripts.run_script`."""
     return partial(run_script, tmp_path)
 
 

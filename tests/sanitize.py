@@ -27,9 +27,10 @@ LITTER = shutil.ignore_patterns(
     ".git", ".venv", "__pycache__", ".*_cache", ".hypothesis", ".benchmarks", "*.so", "build"
 )
 MODULES = (
-    *("test_kernels.py", "test_exact.py", "test_invariance.py", "test_empty.py", "test_nan.py"),
-    *("test_stream.py", "test_stream_threads.py", "test_blocks.py", "test_subnormals.py"),
-)
+    "core/test_kernels.py", "core/test_exact.py", "core/test_invariance.py", "core/test_empty.py",
+    "core/test_nan.py", "core/test_blocks.py", "core/test_subnormals.py", "layers/test_stream.py",
+    "layers/test_stream_threads.py",
+)  # fmt: skip
 # Cases of each test of MODULES and each instruction set, and how many more of the test that matters
 # most. AddressSanitizer makes the kernels ten times as slow.
 SAMPLE = {"address": 16, "undefined": 40}
@@ -37,17 +38,20 @@ MORE = {"test_against_reference": 12}
 # What takes a minute or more with each: large work, and what is of no interest to it.
 SLOW = {
     "address": (
-        "test_subnormals.py",
-        "test_blocks.py::test_python_threads",
-        "test_blocks.py::test_torch",
-        "test_invariance.py::test_threads",
-        "test_invariance.py::test_python_threads",
+        "core/test_subnormals.py",
+        "core/test_blocks.py::test_python_threads",
+        "core/test_blocks.py::test_torch",
+        "core/test_invariance.py::test_threads",
+        "core/test_invariance.py::test_python_threads",
     ),
     "undefined": (),
 }
 # What no sanitized process can do: it keeps no blocks, takes memory of its own, and is slow. Wheels
 # and benchmarks of such a build are of no interest.
-LEFT_OUT = ("test_kept_memory.py", "test_guard_pages.py", "test_memory.py", "test_packaging.py")
+LEFT_OUT = (
+    "core/test_kept_memory.py", "core/test_guard_pages.py", "core/test_memory.py",
+    "tools/test_packaging.py",
+)  # fmt: skip
 LEFT_OUT_TESTS = "not grow and not given_back and not arrays_of_their_own and not bench"
 
 # Prefetches go past the ends of arrays on purpose. What `null`, `alignment` and `object-size` look

@@ -21,7 +21,7 @@ import numpy as np
 TESTS, VERSION = sys.argv[1:]
 sys.path.append(TESTS)
 
-import _cases  # noqa: E402
+import cases  # noqa: E402
 
 import rnnfast  # noqa: E402
 from rnnfast import functional  # noqa: E402
@@ -40,7 +40,7 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 LAYERS: dict[str, Any] = {"rnn": rnnfast.RNN, "gru": rnnfast.GRU, "lstm": rnnfast.LSTM}
 KINDS: list[tuple[str, dict[str, Any]]] = [
-    *(("rnn", {"nonlinearity": name}) for name in _cases.NONLINEARITIES),
+    *(("rnn", {"nonlinearity": name}) for name in cases.NONLINEARITIES),
     *(("gru", {"reset_after": after}) for after in (True, False)),
     *(("lstm", {"proj_size": size}) for size in (0, 5)),
 ]
@@ -48,7 +48,7 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
 
 def functions() -> Iterator[tuple[str, Any]]:
     """All that the functions give, with and without what backward needs."""
-    for sizes, options, dtype in product(SIZES, OPTIONS, _cases.DTYPES):
+    for sizes, options, dtype in product(SIZES, OPTIONS, cases.DTYPES):
         shape = dict(zip("TBIH", sizes, strict=True))
         if shape["H"] < 5:
             kinds = [kind for kind in KINDS if not kind[1].get("proj_size")]
@@ -56,16 +56,16 @@ def functions() -> Iterator[tuple[str, Any]]:
             kinds = KINDS
         for cell, own in kinds:
             own = {{"proj_size": "P"}.get(name, name): value for name, value in own.items()}
-            case = _cases.Case(cell=cell, dtype=dtype, **shape, **options, **own)
+            case = cases.Case(cell=cell, dtype=dtype, **shape, **options, **own)
             problem = case.problem()
-            yield from ((f"{case} {n}", a) for n, a in _cases.run(functional, problem).items())
-            outputs, _ = _cases.forward(functional, problem, need_tape=False)
+            yield from ((f"{case} {n}", a) for n, a in cases.run(functional, problem).items())
+            outputs, _ = cases.forward(functional, problem, need_tape=False)
             yield from ((f"{case} without tape {name}", a) for name, a in outputs.items())
 
 
 def layers() -> Iterator[tuple[str, Any]]:
     """Stacked layers of both directions, two passes whose gradients add up."""
-    for (cell, own), dtype in product(KINDS, _cases.DTYPES):
+    for (cell, own), dtype in product(KINDS, cases.DTYPES):
         layer = LAYERS[cell](7, 19, 2, bidirectional=True, dropout=0.3, dtype=dtype, rng=3, **own)
         rng = np.random.default_rng(4)
         x = rng.standard_normal((6, 5, 7)).astype(dtype)
@@ -83,7 +83,7 @@ def layers() -> Iterator[tuple[str, Any]]:
 def streams() -> Iterator[tuple[str, Any]]:
     """Steps and chunks, with a reset between."""
     shapes = [(1, 1, 32), (1, 32, 64), (3, 7, 19), (64, 64, 128)]
-    for (cell, own), dtype, (B, I, H) in product(KINDS, _cases.DTYPES, shapes):
+    for (cell, own), dtype, (B, I, H) in product(KINDS, cases.DTYPES, shapes):
         layer = LAYERS[cell](I, H, 2, dtype=dtype, rng=5, **own)
         x = np.random.default_rng(6).standard_normal((9, B, I)).astype(dtype)
         stream = layer.stream(batch_size=B)
@@ -122,7 +122,7 @@ def work(kind: str, cell: str, sizes: list[int], options: dict[str, Any]) -> Cal
             return lambda: stream.run(x)
         row, out = x[0], np.empty((B, H), dtype)
         return lambda: stream.step(row, out=out)
-    problem = _cases.Case(cell=cell, T=T, B=B, I=I, H=H, **options).problem()
+    problem = cases.Case(cell=cell, T=T, B=B, I=I, H=H, **options).problem()
     forward = getattr(functional, f"{cell}_forward")
     if kind == "forward":
         return lambda: forward(**problem.forward, need_tape=False)

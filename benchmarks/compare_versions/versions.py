@@ -62,7 +62,7 @@ class Process:
             env["RNNFAST_ISA"] = isa
         child = Path(__file__).with_name("child.py")
         self.process = subprocess.Popen(
-            [sys.executable, str(child), str(ROOT / "tests"), str(version.folder)],
+            [sys.executable, str(child), str(ROOT / "tests" / "helpers"), str(version.folder)],
             env=env,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -20,9 +20,7 @@ from pathlib import Path
 from queue import Queue
 from time import perf_counter
 
-from planting import ROOT, Copy, Fault, Outcome, listed
-
-sys.path.insert(0, str(ROOT / "tests"))
+from planting import Copy, Fault, Outcome, listed
 
 
 def runnable() -> list[str]:
