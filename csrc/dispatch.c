@@ -1,8 +1,5 @@
-/* Which kernels this processor can run; floating-point state for the layer above. */
+/* Which kernels this processor can run. */
 #include <string.h>
-#ifdef __x86_64__
-#include <xmmintrin.h>
-#endif
 
 #include "rnnfast.h"
 #include "cells.h"
@@ -49,27 +46,6 @@ const rnnfast_kernels *rnnfast_table(const char *isa, int size) {
     if (!strcmp(isa, p[i].f32->isa)) return size == 4 ? p[i].f32 : p[i].f64;
   return NULL;
 }
-
-#if defined(__x86_64__)
-#define FLUSH 0x8040u /* FTZ | DAZ */
-unsigned long rnnfast_flush_enter(void) {
-  const unsigned state = _mm_getcsr();
-  _mm_setcsr(state | FLUSH);
-  return state;
-}
-void rnnfast_flush_leave(unsigned long state) { _mm_setcsr((unsigned)state); }
-#elif defined(__aarch64__)
-unsigned long rnnfast_flush_enter(void) {
-  unsigned long state;
-  __asm__ volatile("mrs %0, fpcr" : "=r"(state));
-  __asm__ volatile("msr fpcr, %0" : : "r"(state | 1ul << 24));
-  return state;
-}
-void rnnfast_flush_leave(unsigned long state) { __asm__ volatile("msr fpcr, %0" : : "r"(state)); }
-#else
-unsigned long rnnfast_flush_enter(void) { return 0; }
-void rnnfast_flush_leave(unsigned long state) { (void)state; }
-#endif
 
 const char *rnnfast_compiler(void) {
 #ifdef __clang__

@@ -92,7 +92,7 @@ INLINE void gru_row(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p,
 
 static const cell_t gru = {.units = 1, .x_vectors = 3, .h_vectors = 3, .tiles_together = 1, .longest_tail = 2,
                            .tile_rows = tallest_tile, .tiles = gru_tiles, .row = gru_row};
-static void gru_one_row(const rnnfast_packed *w, const rnnfast_step *s) { step_one_row(&gru, w, s); }
+static NOINLINE void gru_one_row(const rnnfast_packed *w, const rnnfast_step *s) { step_one_row(&gru, w, s); }
 static void gru_rows(const rnnfast_packed *w, const rnnfast_step *s) { step_rows(&gru, w, s); }
 
 static void gru_step(const rnnfast_packed *w, const rnnfast_step *s) {

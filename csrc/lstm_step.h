@@ -90,7 +90,7 @@ static NOINLINE void lstm_project(const rnnfast_packed *w, const rnnfast_step *s
 
 static const cell_t lstm = {.units = 1, .x_vectors = 4, .h_vectors = 4, .tiles_together = TILES_PER_ACTIVATION,
                             .longest_tail = 3, .tile_rows = lstm_tile_rows, .tiles = lstm_tiles, .row = lstm_row};
-static void lstm_one_row(const rnnfast_packed *w, const rnnfast_step *s) { step_one_row(&lstm, w, s); }
+static NOINLINE void lstm_one_row(const rnnfast_packed *w, const rnnfast_step *s) { step_one_row(&lstm, w, s); }
 static void lstm_rows(const rnnfast_packed *w, const rnnfast_step *s) { step_rows(&lstm, w, s); }
 
 static void lstm_step(const rnnfast_packed *w, const rnnfast_step *s) {

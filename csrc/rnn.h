@@ -63,7 +63,7 @@ INLINE void rnn_row(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t p,
 
 static const cell_t rnn = {.units = 4, .x_vectors = 4, .h_vectors = 4, .tiles_together = 1, .longest_tail = 3,
                            .tile_rows = tallest_tile, .tiles = rnn_tiles, .row = rnn_row};
-static void rnn_one_row(const rnnfast_packed *w, const rnnfast_step *s) { step_one_row(&rnn, w, s); }
+static NOINLINE void rnn_one_row(const rnnfast_packed *w, const rnnfast_step *s) { step_one_row(&rnn, w, s); }
 static void rnn_rows(const rnnfast_packed *w, const rnnfast_step *s) { step_rows(&rnn, w, s); }
 
 static void rnn_step(const rnnfast_packed *w, const rnnfast_step *s) {

@@ -161,9 +161,6 @@ const char *const *rnnfast_isas(void);
 const rnnfast_cell *rnnfast_cell_of(int cell);
 /* The table of one of them, by size of a real (4 or 8); NULL if it is not one of rnnfast_isas(). */
 const rnnfast_kernels *rnnfast_table(const char *isa, int size);
-/* Subnormals count as zero in this thread from `enter` to `leave`. */
-unsigned long rnnfast_flush_enter(void);
-void rnnfast_flush_leave(unsigned long state);
 /* 64-byte aligned, not cleared; NULL if there is no memory (memory.c). A result, which may live long, takes at
  * most a quarter more than its bytes. */
 void *rnnfast_alloc(size_t bytes);

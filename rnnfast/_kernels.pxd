@@ -95,8 +95,6 @@ cdef extern from "rnnfast.h" nogil:
 
     const char *const *rnnfast_isas()
     const rnnfast_kernels *rnnfast_table(const char *, int)
-    unsigned long rnnfast_flush_enter()
-    void rnnfast_flush_leave(unsigned long)
     void *rnnfast_alloc(size_t)
     void *rnnfast_alloc_result(size_t)
     void rnnfast_free(void *)
@@ -114,3 +112,7 @@ cdef extern from "rnnfast.h" nogil:
     rnnfast_shared rnnfast_shared_so_far()
     int rnnfast_paying_threads(int)
     const char *rnnfast_compiler()
+
+cdef extern from "float_state.h" nogil:
+    unsigned long rnnfast_flush_enter()
+    void rnnfast_flush_leave(unsigned long)

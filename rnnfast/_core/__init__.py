@@ -1,0 +1,1 @@
+"""What stands between NumPy and the kernels in C. docs/architecture.md tells how a call goes through it."""
