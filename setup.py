@@ -1,4 +1,4 @@
-"""Build of the one extension module; everything declarative is in pyproject.toml.
+"""Build of the extension modules; everything declarative is in pyproject.toml.
 
 Two environment variables matter: `CC` names the compiler (gcc or clang) and `RNNFAST_NO_OPENMP=1`
 builds without threads.
@@ -75,16 +75,17 @@ class BuildExt(build_ext):
         self.require("int f(void) { return 0; }", NO_COMPILER)
         self.require("#include <Python.h>", NO_HEADERS)
         openmp = self.has_openmp()
-        (kernels,) = self.extensions
+        files = sum(len(extension.sources) for extension in self.extensions)
         print(
             f"rnnfast: building {'with' if openmp else 'WITHOUT'} OpenMP (threads), "
-            f"{len(kernels.sources)} files to compile, which takes one to three minutes",
+            f"{files} files to compile, which takes one to three minutes",
             flush=True,
         )
-        kernels.define_macros.append(("RNNFAST_OPENMP", str(int(openmp))))
-        if openmp:
-            kernels.extra_compile_args.append("-fopenmp")
-            kernels.extra_link_args.append("-fopenmp")
+        for extension in self.extensions:
+            extension.define_macros.append(("RNNFAST_OPENMP", str(int(openmp))))
+            if openmp:
+                extension.extra_compile_args.append("-fopenmp")
+                extension.extra_link_args.append("-fopenmp")
         self.compile_in_parallel()
         super().build_extensions()
 
@@ -124,18 +125,24 @@ class BuildExt(build_ext):
         self.compiler.compile = compile_each
 
 
-if __name__ == "__main__":  # the tests read the flags above
-    setup(
-        ext_modules=[
-            Extension(
-                "rnnfast._kernels",
-                ["rnnfast/_kernels.pyx", *sorted(glob("csrc/**/*.c", recursive=True))],
-                include_dirs=["csrc", numpy.get_include()],
-                define_macros=NUMPY_API,
-                libraries=["m"],
-                extra_compile_args=FLAGS,
-                extra_link_args=list(NO_FAST_MATH),
-            )
-        ],
-        cmdclass={"build_ext": BuildExt},
+# The modules in Cython. One of them links the kernels in C; the others call them through it.
+MODULES = (
+    "arrays", "config", "gradients", "passes", "ragged", "sequence", "streaming", "tensors",
+)  # fmt: skip
+
+
+def extension(name: str) -> Extension:
+    sources = sorted(glob("csrc/**/*.c", recursive=True)) if name == "config" else []
+    return Extension(
+        f"rnnfast._core.{name}",
+        [f"rnnfast/_core/{name}.pyx", *sources],
+        include_dirs=["csrc", numpy.get_include()],
+        define_macros=NUMPY_API,
+        libraries=["m"],
+        extra_compile_args=FLAGS,
+        extra_link_args=list(NO_FAST_MATH),
     )
+
+
+if __name__ == "__main__":  # the tests read the flags above
+    setup(ext_modules=[extension(name) for name in MODULES], cmdclass={"build_ext": BuildExt})

@@ -6,17 +6,17 @@
 from typing import TYPE_CHECKING
 
 try:
-    from ._kernels import MAX_THREADS as _MAX_THREADS  # noqa: F401
+    from ._core.config import MAX_THREADS as _MAX_THREADS  # noqa: F401
 except ModuleNotFoundError as error:
-    if error.name != "rnnfast._kernels":
+    if error.name != "rnnfast._core.config":
         raise
     raise ImportError(
         "rnnfast is imported from its source folder, where it is not compiled: leave that folder, "
         "or install with `pip install -e .`"
     ) from error
 from . import functional, interop, reference
+from ._core.threads import config, get_num_threads, num_threads, set_num_threads, show_config
 from ._saving import load, save
-from ._threads import config, get_num_threads, num_threads, set_num_threads, show_config
 from ._version import __version__
 from .layers import GRU, LSTM, RNN
 

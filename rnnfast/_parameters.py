@@ -14,7 +14,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from . import _check, _kernels
+from ._core import arrays, checks
+from ._core.passes import Weights
 
 Array = NDArray[Any]
 Seed = int | np.random.Generator | None
@@ -55,19 +56,19 @@ class Parameters:
         rng: Seed,
         proj_size: int = 0,
     ) -> None:
-        self.input_size = _check.integer("input_size", input_size, 1)
-        self.hidden_size = _check.integer("hidden_size", hidden_size, 1)
-        self.num_layers = _check.integer("num_layers", num_layers, 1)
-        self.proj_size = _check.integer("proj_size", proj_size, 0)
+        self.input_size = checks.integer("input_size", input_size, 1)
+        self.hidden_size = checks.integer("hidden_size", hidden_size, 1)
+        self.num_layers = checks.integer("num_layers", num_layers, 1)
+        self.proj_size = checks.integer("proj_size", proj_size, 0)
         if self.proj_size >= self.hidden_size:
             raise ValueError(
                 f"proj_size is {proj_size}, expected less than hidden_size {hidden_size}"
             )
         self.bias = bool(bias)
         self.batch_first = bool(batch_first)
-        self.dropout = _check.probability("dropout", dropout)
+        self.dropout = checks.probability("dropout", dropout)
         self.bidirectional = bool(bidirectional)
-        self.dtype = _check.float_dtype(dtype)
+        self.dtype = checks.float_dtype(dtype)
         self.rng = np.random.default_rng(rng)
         if self.dropout and self.num_layers == 1:
             message = f"dropout={dropout} acts between layers and has no effect with num_layers=1"
@@ -84,7 +85,7 @@ class Parameters:
             for layer in range(self.num_layers)
         ]
         self._checked: dict[str, Array] = {}  # `params`, when they were found right
-        self._weights: list[tuple[Any, ...]] = []  # each cell's, then
+        self._weights: list[Weights] = []  # each cell's, then
         self._name_parameters()
         self.params = self._initial_values()
 
@@ -122,7 +123,7 @@ class Parameters:
     def _snapshot(self) -> Self:
         """Return a layer that is the same, but has the parameters' values of now for itself."""
         copy = object.__new__(type(self))
-        params = {name: _kernels.copied(value) for name, value in self.params.items()}
+        params = {name: arrays.copied(value) for name, value in self.params.items()}
         copy.__dict__.update(self.__dict__, params=params, _checked={})
         return copy
 
@@ -149,7 +150,7 @@ class Parameters:
             If a name is missing or unexpected, or a shape differs.
         """
         self._check_named("params", self.params, writeable=True)
-        _check.names("state_dict", state_dict, self._shapes)
+        checks.names("state_dict", state_dict, self._shapes)
         arrays = {name: self._readable(name, state_dict[name]) for name in self._shapes}
         self._check_named("state_dict", arrays)
         values = {name: value.copy() for name, value in arrays.items()}  # may overlap params
@@ -184,8 +185,8 @@ class Parameters:
         """Return what NumPy reads as an array, such as a tensor, as one; all else as it is."""
         if isinstance(value, np.ndarray) or not hasattr(type(value), "__array__"):
             return value
-        return _check.readable(f"state_dict[{name!r}]", value, self.dtype)
+        return checks.readable(f"state_dict[{name!r}]", value, self.dtype)
 
     def _check_named(self, name: str, arrays: Mapping[str, Array], writeable: bool = False) -> None:
         """Raise unless `arrays` has the parameters' names, shapes and dtype."""
-        _check.named(name, arrays, self._shapes, self.dtype, writeable)
+        checks.named(name, arrays, self._shapes, self.dtype, writeable)

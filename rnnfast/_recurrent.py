@@ -11,7 +11,17 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from . import _calls, _check, _kernels
+from ._core import arrays, checks
+from ._core.passes import (
+    NO_COPY_OF_A_TAPE,
+    BackwardCall,
+    ForwardCall,
+    Weights,
+    by_name,
+    run_backward,
+    run_forward,
+)
+from ._core.threads import resolve
 from ._parameters import Array, Parameters
 from .stream import Stream
 
@@ -39,7 +49,7 @@ class Tape:
     masks: list[Array | None]  # of each stacked layer the dropout mask on its input
 
     def __reduce__(self) -> Any:
-        raise TypeError(_kernels.NO_COPY_OF_A_TAPE)
+        raise TypeError(NO_COPY_OF_A_TAPE)
 
 
 class Recurrent(Parameters, Generic[State]):
@@ -122,30 +132,33 @@ class Recurrent(Parameters, Generic[State]):
         batch = self._check_input(x, lengths)
         states = self._check_state("state", state, batch)
         if resets is not None:
-            resets = _check.mask("resets", resets, "x.shape[:-1]", x.shape[:-1])
+            resets = checks.mask("resets", resets, "x.shape[:-1]", x.shape[:-1])
             resets = self._time_major(resets, batch)
         x = self._time_major(x, batch)
         cell, act = self._kind()
-        outputs: list[_calls.Outputs] = []  # of each cell
-        tapes: list[Any] = []
+        done: list[ForwardCall] = []  # of each cell
         masks: list[Array | None] = []
         for layer, cells in enumerate(self._stack):
             mask = self._dropout_mask(x.shape) if training and layer else None
             if mask is not None:
                 x = x * mask
             masks.append(mask)
-            calls: list[Any] = []
+            calls: list[ForwardCall] = []
             for direction, k in cells:
                 reverse = (direction == 1) != self._reverse
-                call = cell, act, x, states[k], weights[k], lengths, resets, reverse, training
+                h0, c0 = states[k]
+                call = ForwardCall(
+                    cell, act, x, h0, c0, weights[k], lengths, resets, reverse, training
+                )
                 calls.append(call)
-            for output in _calls.forward(calls, threads):
-                outputs.append(output)
-                tapes.append(output[3])
-            x = outputs[-1][0]
-        y = self._as_given(x, batch)
-        tape: Any = Tape(self, batch, y.shape, tapes, masks) if training else None
-        return y, self._join(outputs, batch), tape
+            run_forward(calls, resolve(threads))
+            done += calls
+            x = calls[-1].y
+        y, tape = self._as_given(x, batch), None
+        if training:
+            tape = Tape(self, batch, y.shape, [call.tape for call in done], masks)
+        state = self._join([call.h_n for call in done], [call.c_n for call in done], batch)
+        return y, state, tape
 
     def backward(
         self,
@@ -191,24 +204,26 @@ class Recurrent(Parameters, Generic[State]):
         if accumulate is not None:
             self._check_named("accumulate", accumulate, writeable=True)
         cell, _ = self._kind()
-        gradients: list[Any] = []  # of each cell
+        done: list[BackwardCall] = []  # of each cell
         for layer in range(self.num_layers - 1, -1, -1):
-            calls: list[Any] = []
+            calls: list[BackwardCall] = []
             for _, k in self._stack[layer]:
-                calls.append((cell, tape.cells[k], dout, dstates[k]))
-            gradients = _calls.backward(calls, threads) + gradients
-            dout = gradients[0][0]
+                dh_n, dc_n = dstates[k]
+                calls.append(BackwardCall(cell, tape.cells[k], dout, dh_n, dc_n))
+            run_backward(calls, resolve(threads))
+            done = calls + done
+            dout = calls[0].dx
             if len(calls) == 2:
-                dout += gradients[1][0]
+                dout += calls[1].dx
             if tape.masks[layer] is not None:
                 dout *= tape.masks[layer]
-        params: Any = _kernels.by_name(self._names, gradients)
+        params: Any = by_name(self._names, done)
         tape.cells, tape.masks = [], []
         if accumulate is not None:
             for name, gradient in params.items():
                 np.add(accumulate[name], gradient, out=accumulate[name])
             params = accumulate
-        dstate_0 = self._join(gradients, tape.batch)
+        dstate_0 = self._join([call.dh0 for call in done], [call.dc0 for call in done], tape.batch)
         return Gradients(self._as_given(dout, tape.batch), dstate_0, params)
 
     def stream(
@@ -241,31 +256,31 @@ class Recurrent(Parameters, Generic[State]):
             return a[:, 0]
         return a.swapaxes(0, 1) if self.batch_first else a
 
-    def _join(self, cells: Sequence[Sequence[Any]], batch: tuple[int, ...]) -> Any:
-        """Turn each cell's h and c, (B, .), at 1 and 2 of its results, into what the user sees."""
-        if len(cells) == 1:  # views; unbatched, (1, .) is (L*D, .)
-            _, h, c, _ = cells[0]
+    def _join(self, h: Sequence[Any], c: Sequence[Any], batch: tuple[int, ...]) -> Any:
+        """Turn each cell's h and c, (B, .), into what the user sees."""
+        if len(h) == 1:  # views; unbatched, (1, .) is (L*D, .)
+            first_h, first_c = h[0], c[0]
             if batch:
-                h, c = h[None], c if c is None else c[None]
-            return h if c is None else (h, c)
-        h = _stack(cells, 1, batch)
-        return h if len(self._sizes) == 1 else (h, _stack(cells, 2, batch))
+                first_h, first_c = first_h[None], first_c if first_c is None else first_c[None]
+            return first_h if first_c is None else (first_h, first_c)
+        joined = _stack(h, batch)
+        return joined if len(self._sizes) == 1 else (joined, _stack(c, batch))
 
     # ----------------------------------------------------------------------------------- checks
 
-    def _check_params(self) -> list[tuple[Any, ...]]:
+    def _check_params(self) -> list[Weights]:
         """Return each cell's weights, checked unless they are the very arrays of last time."""
         params = self.params
-        if not _kernels.same(params, self._checked):
+        if not arrays.same(params, self._checked):
             self._check_named("params", params)
             self._checked = {name: params[name] for name in self._shapes}
-            self._weights = [tuple(map(params.get, names)) for names in self._names]
+            self._weights = [Weights(*map(params.get, names)) for names in self._names]
         return self._weights
 
     def _check_input(self, x: Array, lengths: Array | None) -> tuple[int, ...]:
         """Return (B,), or () for unbatched input."""
         if type(x) is not np.ndarray or x.dtype is not self.dtype:
-            _check.of_dtype("x", x, self.dtype)
+            checks.of_dtype("x", x, self.dtype)
         shape = x.shape
         if len(shape) == 3 and shape[2] == self.input_size:
             return (shape[0 if self.batch_first else 1],)
@@ -296,7 +311,7 @@ class Recurrent(Parameters, Generic[State]):
                 continue
             label = name if count == 1 else f"{name}[{i}]"
             dims = f"(L*D, {'B, ' if batch else ''}{self._state_letters[i]})"
-            _check.exact(label, part, self.dtype, (len(self._cells), *batch, self._sizes[i]), dims)
+            checks.exact(label, part, self.dtype, (len(self._cells), *batch, self._sizes[i]), dims)
             parts[i] = part if batch else part[:, None]
         return list(zip(*parts, strict=True))
 
@@ -311,12 +326,12 @@ class Recurrent(Parameters, Generic[State]):
         if not tape.cells:
             raise RuntimeError("tape has been used: it serves one backward")
         if dy is not None:
-            _check.exact("dy", dy, self.dtype, tape.y_shape, "y.shape")
+            checks.exact("dy", dy, self.dtype, tape.y_shape, "y.shape")
             dy = self._time_major(dy, tape.batch)
         return dy, self._check_state("dstate", dstate, tape.batch)
 
 
-def _stack(cells: Sequence[Sequence[Any]], part: int, batch: tuple[int, ...]) -> Array:
-    """Return one part of the results of all cells, (B, .) each, as (L*D, B, .) or (L*D, .)."""
-    states = np.array([cell[part] for cell in cells])
+def _stack(parts: Sequence[Array], batch: tuple[int, ...]) -> Array:
+    """Stack the (B, .) of all cells; unbatched, (1, .) as (.)."""
+    states = np.array(parts)
     return states if batch else states[:, 0]

@@ -4,8 +4,8 @@ Letters: T time steps, B batch rows, I input size, H hidden size, P output size 
 is projected), G gates (RNN 1, GRU 3, LSTM 4). Arrays are time-major and float32 or float64, one
 dtype per call. Any aligned ndarray is taken; one that is not C-contiguous is copied.
 
-Every function checks all its arguments before it does anything (`_calls.py`), then the kernels run
-(`_kernels.pyx`, `csrc/`).
+Every function checks all its arguments before it does anything (`_core/checks.py`). Then the
+kernels run (`_core/passes.pyx`, `csrc/`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _calls, _check, _kernels
+from ._core import checks, config
+from ._core.passes import BackwardCall, ForwardCall, Tape, Weights, run_backward, run_forward
+from ._core.threads import resolve
 from .reference import GRUGrads, LSTMGrads, RNNGrads
 
 __all__ = [
@@ -32,7 +34,6 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
-Tape = _kernels.Tape
 
 
 def rnn_forward(
@@ -90,15 +91,13 @@ def rnn_forward(
     ----------
     .. [1] J. L. Elman, "Finding structure in time", Cognitive Science 14(2), 1990.
     """
-    act = _kernels.ACTIVATIONS.get(nonlinearity)
+    act = config.ACTIVATIONS.get(nonlinearity)
     if act is None:
-        _check.choice("nonlinearity", nonlinearity, _kernels.ACTIVATIONS)
-    call = (
-        _kernels.RNN, act, x, (h0, None), (w_ih, w_hh, b_ih, b_hh, None),
-        lengths, resets, reverse, need_tape,
-    )  # fmt: skip
-    y, h_n, _, tape = _calls.forward([call], threads)[0]
-    return y, h_n, tape
+        checks.choice("nonlinearity", nonlinearity, config.ACTIVATIONS)
+    weights = Weights(w_ih, w_hh, b_ih, b_hh)
+    call = ForwardCall(config.RNN, act, x, h0, None, weights, lengths, resets, reverse, need_tape)
+    run_forward([call], resolve(threads))
+    return call.y, call.h_n, call.tape
 
 
 def gru_forward(
@@ -154,13 +153,11 @@ def gru_forward(
     .. [2] J. Chung et al., "Empirical evaluation of gated recurrent neural networks on sequence
        modeling", arXiv:1412.3555, 2014.
     """
-    cell = _kernels.GRU if reset_after else _kernels.GRU_RESET_BEFORE
-    call = (
-        cell, 0, x, (h0, None), (w_ih, w_hh, b_ih, b_hh, None),
-        lengths, resets, reverse, need_tape,
-    )  # fmt: skip
-    y, h_n, _, tape = _calls.forward([call], threads)[0]
-    return y, h_n, tape
+    cell = config.GRU if reset_after else config.GRU_RESET_BEFORE
+    weights = Weights(w_ih, w_hh, b_ih, b_hh)
+    call = ForwardCall(cell, 0, x, h0, None, weights, lengths, resets, reverse, need_tape)
+    run_forward([call], resolve(threads))
+    return call.y, call.h_n, call.tape
 
 
 def lstm_forward(
@@ -218,13 +215,10 @@ def lstm_forward(
     .. [3] H. Sak et al., "Long short-term memory based recurrent neural network architectures for
        large vocabulary speech recognition", arXiv:1402.1128, 2014.
     """
-    call = (
-        _kernels.LSTM, 0, x, (h0, c0), (w_ih, w_hh, b_ih, b_hh, w_hr),
-        lengths, resets, reverse, need_tape,
-    )  # fmt: skip
-    y, h_n, c_n, tape = _calls.forward([call], threads)[0]
-    assert c_n is not None
-    return y, h_n, c_n, tape
+    weights = Weights(w_ih, w_hh, b_ih, b_hh, w_hr)
+    call = ForwardCall(config.LSTM, 0, x, h0, c0, weights, lengths, resets, reverse, need_tape)
+    run_forward([call], resolve(threads))
+    return call.y, call.h_n, call.c_n, call.tape
 
 
 def rnn_backward(
@@ -264,9 +258,10 @@ def rnn_backward(
     .. [1] P. Werbos, "Backpropagation through time: what it does and how to do it",
        Proceedings of the IEEE 78(10), 1990.
     """
-    call = _kernels.RNN, tape, dy, (dh_n, None)
-    dx, dh0, _, (w_ih, w_hh, b_ih, b_hh, _) = _calls.backward([call], threads)[0]
-    return RNNGrads._make((dx, dh0, w_ih, w_hh, b_ih, b_hh))
+    call = BackwardCall(config.RNN, tape, dy, dh_n, None)
+    run_backward([call], resolve(threads))
+    dw = call.dweights
+    return RNNGrads(call.dx, call.dh0, dw.w_ih, dw.w_hh, dw.b_ih, dw.b_hh)
 
 
 def gru_backward(
@@ -280,9 +275,10 @@ def gru_backward(
 
     Parameters, results and errors are those of `rnn_backward`, with a tape of `gru_forward`.
     """
-    call = _kernels.GRU, tape, dy, (dh_n, None)
-    dx, dh0, _, (w_ih, w_hh, b_ih, b_hh, _) = _calls.backward([call], threads)[0]
-    return GRUGrads._make((dx, dh0, w_ih, w_hh, b_ih, b_hh))
+    call = BackwardCall(config.GRU, tape, dy, dh_n, None)
+    run_backward([call], resolve(threads))
+    dw = call.dweights
+    return GRUGrads(call.dx, call.dh0, dw.w_ih, dw.w_hh, dw.b_ih, dw.b_hh)
 
 
 def lstm_backward(
@@ -298,6 +294,7 @@ def lstm_backward(
     Parameters, results and errors are those of `rnn_backward`, with a tape of `lstm_forward`;
     `dc_n`, shape (B, H), is the gradient of `c_n`. Shapes have P for H where there is a projection.
     """
-    call = _kernels.LSTM, tape, dy, (dh_n, dc_n)
-    dx, dh0, dc0, weights = _calls.backward([call], threads)[0]
-    return LSTMGrads._make((dx, dh0, dc0, *weights))
+    call = BackwardCall(config.LSTM, tape, dy, dh_n, dc_n)
+    run_backward([call], resolve(threads))
+    dw = call.dweights
+    return LSTMGrads(call.dx, call.dh0, call.dc0, dw.w_ih, dw.w_hh, dw.b_ih, dw.b_hh, dw.w_hr)

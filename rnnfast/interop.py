@@ -22,7 +22,7 @@ from typing import Any, TypeVar, overload
 
 import numpy as np
 
-from . import _check
+from ._core import checks
 from ._parameters import Array
 from .layers import GRU, LSTM, RNN
 
@@ -108,8 +108,8 @@ def from_keras(
     """
     cls = _class(kind)
     count, directions = _layout(weights, bidirectional)
-    kernel = _check.floating("weights[0]", weights[0], "(I, G*H)", 2)
-    recurrent = _check.floating("weights[1]", weights[1], "(H, G*H)", 2)
+    kernel = checks.floating("weights[0]", weights[0], "(I, G*H)", 2)
+    recurrent = checks.floating("weights[1]", weights[1], "(H, G*H)", 2)
     I, H = len(kernel), len(recurrent)
 
     options: dict[str, Any] = {}
@@ -262,4 +262,4 @@ def _check_weights(
             raise ValueError(
                 f"weights[{i}] has shape {value.shape}, expected {dims[0]} = {shapes[0]}{_STACKED}"
             )
-        _check.exact(f"weights[{i}]", value, weights[0].dtype, shapes[k], dims[k], "weights[0]")
+        checks.exact(f"weights[{i}]", value, weights[0].dtype, shapes[k], dims[k], "weights[0]")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import DTypeLike
 
-from . import _check, _kernels
+from ._core import checks, config
 from ._parameters import Array, Seed
 from ._recurrent import Recurrent
 
@@ -87,7 +87,7 @@ class RNN(Recurrent[Array]):
         dtype: DTypeLike = np.float32,
         rng: Seed = None,
     ) -> None:
-        _check.choice("nonlinearity", nonlinearity, _kernels.ACTIVATIONS)
+        checks.choice("nonlinearity", nonlinearity, config.ACTIVATIONS)
         self.nonlinearity = nonlinearity
         super().__init__(
             input_size,
@@ -102,7 +102,7 @@ class RNN(Recurrent[Array]):
         )
 
     def _kind(self) -> tuple[int, int]:
-        return _kernels.RNN, _kernels.ACTIVATIONS[self.nonlinearity]
+        return config.RNN, config.ACTIVATIONS[self.nonlinearity]
 
 
 class GRU(Recurrent[Array]):
@@ -160,7 +160,7 @@ class GRU(Recurrent[Array]):
         )
 
     def _kind(self) -> tuple[int, int]:
-        return _kernels.GRU if self.reset_after else _kernels.GRU_RESET_BEFORE, 0
+        return config.GRU if self.reset_after else config.GRU_RESET_BEFORE, 0
 
 
 class LSTM(Recurrent[tuple[Array, Array]]):
@@ -218,4 +218,4 @@ class LSTM(Recurrent[tuple[Array, Array]]):
         )
 
     def _kind(self) -> tuple[int, int]:
-        return _kernels.LSTM, 0
+        return config.LSTM, 0

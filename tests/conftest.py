@@ -17,7 +17,7 @@ import pytest
 from hypothesis import settings
 from scripts import Script, run_script
 
-from rnnfast import _kernels, _threads
+from rnnfast._core import config, threads
 
 settings.register_profile("local", max_examples=60, deadline=None)
 settings.register_profile("ci", max_examples=60, deadline=None, derandomize=True)
@@ -27,20 +27,20 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 @pytest.fixture(autouse=True)
 def number_of_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a test sets for the whole process ends with it, also OpenMP's limit, by PyTorch."""
-    monkeypatch.setattr(_threads, "_process_wide", _threads._process_wide)
-    before = _kernels.omp_max_threads()
+    monkeypatch.setattr(threads, "_process_wide", threads._process_wide)
+    before = config.omp_max_threads()
     yield
-    if before != _kernels.omp_max_threads():
+    if before != config.omp_max_threads():
         sys.modules["torch"].set_num_threads(before)
 
 
-@pytest.fixture(params=_kernels.ISAS, scope="module")
+@pytest.fixture(params=config.ISAS, scope="module")
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     """Run the tests of a module, all of them numerical, with every instruction set in turn."""
-    before = _kernels.build_info()["isa"]
-    _kernels.use_isa(request.param)
+    before = config.build_info()["isa"]
+    config.use_isa(request.param)
     yield request.param
-    _kernels.use_isa(before)
+    config.use_isa(before)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -112,10 +112,10 @@ def sample_of(name: str, few: int) -> int:
 
 def build(copy: Path, flags: str) -> None:
     """Build the extension in the copy of the checkout."""
-    from rnnfast import _kernels
+    from rnnfast._core import config
 
     known = {path.stem.rpartition("_")[0] for path in (copy / "csrc" / "isa").glob("*.c")}
-    others = " ".join(sorted(known - set(_kernels.ISAS)))
+    others = " ".join(sorted(known - set(config.ISAS)))
     compiler = copy / "cc"
     compiler.write_text(COMPILER.format(others=others, flags=flags))
     compiler.chmod(0o755)

@@ -23,7 +23,7 @@ from scaling import growth, odd, peak, plot, threads
 from speed import float64, isa, latency, lengths, stream
 
 import rnnfast
-from rnnfast._threads import MAX_THREADS
+from rnnfast._core.threads import MAX_THREADS
 from rnnfast.bench.command import between, check_outputs
 from rnnfast.bench.machine import describe
 from rnnfast.bench.peers import missing

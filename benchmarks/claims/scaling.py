@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 from clock import BOTH, LAYERS, Clock, Row, Run, Sized, Sizes, SkipError, run_of, say
+from rnnfast._core.config import fma_peak
 
-from rnnfast._kernels import fma_peak
 from rnnfast.bench.cases import DIRECTIONS, SHAPES
 from rnnfast.bench.machine import cpus
 from rnnfast.bench.plot import CELL_COLOURS

@@ -1,1 +1,1 @@
-"""What stands between NumPy and the kernels in C. docs/architecture.md tells how a call goes through it."""
+"""What stands between NumPy and the kernels in C; docs/architecture.md shows the way of a call."""

@@ -1,7 +1,13 @@
 # csrc/rnnfast.h, which says what everything means. Only `config` links the C code: functions that are called by name
 # (rnnfast_alloc and so on) are for it alone, others find them in config.pxd.
 
+cimport numpy as cnp  # its headers come first
 from libc.stdint cimport uint8_t
+
+cdef extern from *:
+    """
+    #undef I  /* of complex.h, which NumPy's headers include: here it is the input size */
+    """
 
 cdef extern from "rnnfast.h" nogil:
     int RNNFAST_RNN, RNNFAST_GRU, RNNFAST_GRU_RESET_BEFORE, RNNFAST_LSTM

@@ -26,7 +26,6 @@ cnp.import_array()
 
 cdef extern from *:
     """
-    #undef I  /* of complex.h, which NumPy's headers include: here it is the input size */
     #include <dlfcn.h>
     #ifdef _OPENMP
     #include <omp.h>

@@ -47,6 +47,9 @@ cdef class Weights:
     def __iter__(self):
         return iter((self.w_ih, self.w_hh, self.b_ih, self.b_hh, self.w_hr))
 
+    def __reduce__(self):
+        return Weights, tuple(self)
+
 
 cdef class Tape:
     """What backward needs, saved by forward. Backward works in this memory, so it can run once."""
@@ -365,7 +368,7 @@ def run_backward(list calls not None, int threads):
     passes[1] = NULL
     for call in calls:
         if not call.is_plain(&a, n):
-            checks.make_backward_plain(call)
+            checks.make_backward_plain(call, type(call.tape) is Tape)
             if not call.is_plain(&a, n):
                 raise SystemError("checked arguments are not plain")
         call.make_results(&a)

@@ -11,7 +11,7 @@ from typing import Any
 
 import rnnfast
 from rnnfast._command_line import Parser, why_not_writable
-from rnnfast._threads import MAX_THREADS
+from rnnfast._core.threads import MAX_THREADS
 
 from . import report
 from .cases import CELLS, DIRECTIONS, DTYPES, QUICK_SHAPES, SHAPES

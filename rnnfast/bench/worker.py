@@ -108,7 +108,7 @@ class Worker:
 
     def peak(self, dtype: str, seconds: float) -> dict[str, Any]:
         """What one core's multiply-add units reach, in GFLOP/s."""
-        from rnnfast._kernels import fma_peak
+        from rnnfast._core.config import fma_peak
 
         return {"gflops": fma_peak(dtype, seconds) / 1e9}
 

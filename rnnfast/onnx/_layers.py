@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import _check
+from .._core import checks
 from .._parameters import Array
 from .._recurrent import GivenState, Recurrent, State, Tape
 from ..layers import GRU, LSTM, RNN
@@ -68,7 +68,7 @@ class NodeLayer(Recurrent[State]):
                 f"lengths is the loaded node's own, but x with shape {x.shape} has no batch axis"
             )
         try:
-            return _check.lengths(self.lengths, x.shape[1 if self.batch_first else 0], *batch)
+            return checks.lengths(self.lengths, x.shape[1 if self.batch_first else 0], *batch)
         except ValueError as error:
             own = "they are the loaded node's own, pass lengths to replace them"
             raise ValueError(f"{error}: {own}") from None
@@ -88,7 +88,7 @@ class NodeLayer(Recurrent[State]):
         if self.lengths is not None:
             raise ValueError("layer has lengths of its own, a stream has no end")
         if state is None:
-            state = self._own_state((_check.integer("batch_size", batch_size, 0),))
+            state = self._own_state((checks.integer("batch_size", batch_size, 0),))
         return super().stream(batch_size, state, threads)
 
 

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import numpy as np
 from onnx import helper
 
-from .. import _check
+from .._core import checks
 from .._parameters import Array
 from .._recurrent import GivenState
 from ..layers import GRU, LSTM, RNN
@@ -91,7 +91,7 @@ class Node:
         if part is None:
             return None
         dims = "(B, D, H)" if self.layout else "(D, B, H)"
-        return self.swap(_check.floating(f"{role} of {self.label}", part, dims, 3))
+        return self.swap(checks.floating(f"{role} of {self.label}", part, dims, 3))
 
     def lengths(self, values: Mapping[str, Array]) -> Array | None:
         """Return the lengths if they are among `values`."""
@@ -111,8 +111,8 @@ class Node:
         return W, R, B  # type: ignore[return-value]
 
     def _check_weights(self, W: Any, R: Any, B: Any) -> None:
-        _check.floating(f"W of {self.label}", W, "(D, G*H, I)", 3)
-        _check.floating(f"R of {self.label}", R, "(D, G*H, H)", 3)
+        checks.floating(f"W of {self.label}", W, "(D, G*H, I)", 3)
+        checks.floating(f"R of {self.label}", R, "(D, G*H, H)", 3)
         D, H, I = self.directions, R.shape[2], W.shape[2]
         if self.hidden_size not in (None, H):
             raise ValueError(
@@ -126,7 +126,7 @@ class Node:
         }
         for role, (value, dims, shape) in expected.items():
             if value is not None:
-                _check.exact(f"{role} of {self.label}", value, W.dtype, shape, dims)
+                checks.exact(f"{role} of {self.label}", value, W.dtype, shape, dims)
 
     def fill(self, params: dict[str, Array], k: int, W: Array, R: Array, B: Array | None) -> None:
         """Write the node's weights into the parameters of stacked layer `k`."""
@@ -181,7 +181,7 @@ def _fixed(
     for node, pair in zip(nodes, pairs, strict=True):
         for role, part in zip(("initial_h", "initial_c"), pair, strict=True):
             if part is not None:
-                _check.exact(f"{role} of {node.label}", part, R.dtype, shape, "(D, B, H)")
+                checks.exact(f"{role} of {node.label}", part, R.dtype, shape, "(D, B, H)")
     h, c = (_joined(column, shape, R.dtype) for column in zip(*pairs, strict=True))
     return (h, c) if nodes[0].operator == "LSTM" else h, lengths
 

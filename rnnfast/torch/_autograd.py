@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import _kernels
+from .._core.passes import tape_at
 from ._formulas import composite
-from ._layer import Direction, Maybe, Weights, backward, forward, split
+from ._layer import CellWeights, Direction, Maybe, backward, forward, split
 
 
 def recurrence(
-    directions: Sequence[Direction], x: Tensor, h0: Maybe, c0: Maybe, weights: Weights
+    directions: Sequence[Direction], x: Tensor, h0: Maybe, c0: Maybe, weights: CellWeights
 ) -> Sequence[Tensor]:
     """Return y, h_n and an LSTM's c_n."""
     flat = [weight for own in weights for weight in own]
@@ -58,7 +58,7 @@ class Recurrence(torch.autograd.Function):  # type: ignore[misc]
         inputs, memory = saved[: len(needs)], saved[len(needs) :]
         if torch.is_grad_enabled() or _transformed(upstream):
             return None, None, *_differentiable(directions, inputs, needs, upstream)
-        tapes = [_kernels.tape_at(tensor.data_ptr()) for tensor in memory]
+        tapes = [tape_at(tensor.data_ptr()) for tensor in memory]
         for tape in tapes:
             if tape is None or tape.used:  # a graph may run more than once
                 x, h0, c0, *weights = inputs

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import dropout
 
-from .. import _kernels
+from .._core.passes import ForwardCall, run_forward
 from ._autograd import Recurrence
 from ._layer import KINDS, Direction, arrays, arrays_of, threads, unpacked
 
@@ -63,7 +63,7 @@ def _fits(layer: Any, given: list[Any]) -> bool:
 
 
 def _inference(layer: Any, input: Tensor, given: list[Any], states: int) -> Any:
-    """Run all stacked layers on arrays. None if weights are not in C order."""
+    """Run all stacked layers on arrays."""
     x, batched = given[0], given[0].ndim == 3
     if not batched:
         x = x[:, None]
@@ -80,8 +80,7 @@ def _inference(layer: Any, input: Tensor, given: list[Any], states: int) -> Any:
     if not batched:
         y, ends = y[:, None], [end[:, None] for end in ends]
     starts = [np.ascontiguousarray(s if batched else s[:, None]) for s in given[1 : 1 + states]]
-    if not _stack(layer, np.ascontiguousarray(x), starts, given[1 + states :], y, ends):
-        return None
+    _stack(layer, np.ascontiguousarray(x), starts, given[1 + states :], y, ends)
     output, *final = results
     if batched and layer.batch_first:
         output = output.transpose(0, 1)
@@ -90,25 +89,23 @@ def _inference(layer: Any, input: Tensor, given: list[Any], states: int) -> Any:
 
 def _stack(
     layer: Any, x: Any, starts: Sequence[Any], weights: list[Any], y: Any, ends: Sequence[Any]
-) -> bool:
-    """Compute y and the states after the last step. False if a weight is not in C order."""
+) -> None:
+    """Compute y and the states after the last step."""
     (h0, c0), (h_n, c_n) = (*starts, None, None)[:2], (*ends, None)[:2]
     D = 2 if layer.bidirectional else 1
     cells, kind, most = layer.num_layers * D, KINDS[layer.mode], threads()
     n = len(weights) // cells
     for first in range(0, cells, D):
-        calls, outs = [], []
+        calls = []
         for k in range(first, first + D):
-            start = None if h0 is None else h0[k], None if c0 is None else c0[k]
-            own = tuple(unpacked(weights[k * n : k * n + n]))
-            calls.append((*kind, x, start, own, None, None, k > first, False))
-            end = None if c_n is None else c_n[k]
-            outs.append((y if first + D == cells else None, h_n[k], end))
-        results = _kernels.run_forward(calls, most, outs)
-        if results is None:
-            return False
-        x = results[0][0]
-    return True
+            start_h, start_c = None if h0 is None else h0[k], None if c0 is None else c0[k]
+            own = unpacked(weights[k * n : k * n + n])
+            call = ForwardCall(*kind, x, start_h, start_c, own, None, None, k > first, False)
+            call.y, call.h_n = y if first + D == cells else None, h_n[k]
+            call.c_n = None if c_n is None else c_n[k]
+            calls.append(call)
+        run_forward(calls, most)
+        x = calls[0].y
 
 
 # --------------------------------------------------------------------------------- with gradients

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from .._calls import packing_of
-from ._layer import Direction, Maybe, Weights, unpacked
+from .._core.rows import ragged_of
+from ._layer import CellWeights, Direction, Maybe, unpacked
 
 
 def composite(
-    directions: Sequence[Direction], x: Tensor, h0: Maybe, c0: Maybe, weights: Weights
+    directions: Sequence[Direction], x: Tensor, h0: Maybe, c0: Maybe, weights: CellWeights
 ) -> Sequence[Tensor]:
     """Return y, h_n and an LSTM's c_n."""
     results = []
@@ -35,13 +35,13 @@ def _one_direction(
     """Return y (T, B, P) and the final states (B, .)."""
     w_ih, w_hh, b_ih, b_hh, w_hr = unpacked(weights)
     P, H = w_hh.shape[1], w_hh.shape[1] if w_hr is None else w_hr.shape[1]
-    packing, resets = direction.packing, direction.resets
-    if packing is None:
+    ragged, resets = direction.ragged, direction.resets
+    if ragged is None:
         T, B = x.shape[:2]
-        packing = packing_of(np.full(B, T), T, direction.reverse)
-        resets = None if resets is None else resets[packing.rows]
-    order = torch.from_numpy(packing.order).to(x.device)
-    at = None if packing.rows is None else torch.from_numpy(packing.rows).to(x.device)
+        ragged = ragged_of(np.full(B, T), T, direction.reverse)
+        resets = None if resets is None else resets[ragged.rows]
+    order = torch.from_numpy(ragged.order).to(x.device)
+    at = None if ragged.rows is None else torch.from_numpy(ragged.rows).to(x.device)
     zero = None if resets is None else torch.from_numpy(resets != 0).to(x.device)[:, None]
 
     state = [
@@ -51,7 +51,7 @@ def _one_direction(
     flat = x.reshape(-1, x.shape[-1])
     a = linear(flat if at is None else flat[at], w_ih, b_ih)
     ys = []
-    for first, n in zip(packing.offset.tolist(), packing.active.tolist(), strict=True):
+    for first, n in zip(ragged.offset.tolist(), ragged.active.tolist(), strict=True):
         before = [part[:n] for part in state]
         if zero is not None:
             before = [torch.where(zero[first : first + n], 0, part) for part in before]

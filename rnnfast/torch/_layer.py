@@ -14,17 +14,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, contiguous_format, empty_like
 
-from .. import _kernels
-from .._calls import Packing
+from .._core import config
+from .._core.passes import BackwardCall, ForwardCall, Weights, run_backward, run_forward
+from .._core.rows import Ragged
+from .._core.tensors import Tensors
 
 Maybe: TypeAlias = Tensor | None
-Weights: TypeAlias = Sequence[Sequence[Tensor]]  # of each direction
+CellWeights: TypeAlias = Sequence[Sequence[Tensor]]  # of each direction
 
 KINDS = {  # of cells and activations, by the names in torch.nn
-    "RNN_TANH": (_kernels.RNN, _kernels.ACTIVATIONS["tanh"]),
-    "RNN_RELU": (_kernels.RNN, _kernels.ACTIVATIONS["relu"]),
-    "GRU": (_kernels.GRU, 0),
-    "LSTM": (_kernels.LSTM, 0),
+    "RNN_TANH": (config.RNN, config.ACTIVATIONS["tanh"]),
+    "RNN_RELU": (config.RNN, config.ACTIVATIONS["relu"]),
+    "GRU": (config.GRU, 0),
+    "LSTM": (config.LSTM, 0),
 }
 
 
@@ -33,15 +35,15 @@ class Direction(NamedTuple):
 
     mode: str
     reverse: bool
-    packing: Packing | None = None  # None: all rows of x have all steps
-    resets: NDArray[np.uint8] | None = None  # a flag per row, in the order of `packing`
+    ragged: Ragged | None = None  # None: all rows of x have all steps
+    resets: NDArray[np.uint8] | None = None  # a flag per row, in the order of `ragged`
 
 
-def unpacked(weights: Sequence[Any]) -> list[Any]:
-    """Return w_ih, w_hh, b_ih, b_hh, w_hr, None if absent, from those `torch.nn` has."""
+def unpacked(weights: Sequence[Any]) -> Weights:
+    """Return the weights of a cell by name from those that `torch.nn` has, in its order."""
     w_ih, w_hh, *rest = weights
-    biases = rest[:2] if len(rest) > 1 else [None, None]
-    return [w_ih, w_hh, *biases, rest[-1] if len(rest) % 2 else None]
+    b_ih, b_hh = rest[:2] if len(rest) > 1 else (None, None)
+    return Weights(w_ih, w_hh, b_ih, b_hh, rest[-1] if len(rest) % 2 else None)
 
 
 def split(weights: Sequence[Any], parts: int) -> Any:
@@ -70,7 +72,7 @@ def array(tensor: Maybe) -> Any:
 
 def threads() -> int:
     """Return the threads of a call: at most PyTorch's, which is what a negative number says."""
-    return -min(int(torch.get_num_threads()), _kernels.MAX_THREADS)
+    return -min(int(torch.get_num_threads()), config.MAX_THREADS)
 
 
 def forward(
@@ -92,33 +94,35 @@ def forward(
     rows, h, c, *flat = given
     D, n = len(directions), len(weights) // len(directions)
     sizes = state_sizes(flat[:n])[: 1 + (directions[0].mode == "LSTM")]
-    packing = directions[0].packing
-    B = rows.shape[1] if packing is None else len(packing.order)
+    ragged = directions[0].ragged
+    B = rows.shape[1] if ragged is None else len(ragged.order)
     results = [x.new_empty((*rows.shape[:-1], D * sizes[0]))]
     results += [x.new_empty((D, B, size)) for size in sizes]
     y, *ends = arrays_of(results)
     h_n, c_n = (*ends, None)[:2]
 
-    rows, y, calls, outs = rows_of(rows), rows_of(y), [], []
-    for d, (mode, reverse, packing, resets) in enumerate(directions):
-        own = tuple(unpacked(flat[d * n : (d + 1) * n]))
-        call = *KINDS[mode], rows, of_direction(d, h, c), own, packing, resets
-        calls.append((*call, reverse and packing is None, need_tape))
-        outs.append((y, *of_direction(d, h_n, c_n)))
-    found = _kernels.run_forward(calls, threads(), outs)
-    if found is None:
-        calls = [(*call[:3], *map(_contiguous, call[3:5]), *call[5:]) for call in calls]
-        found = _kernels.run_forward(calls, threads(), outs)
-    if found is None:
-        raise RuntimeError("the shapes of the weights do not fit each other")
-    return results, [result[3] for result in found]
+    rows, y, calls = rows_of(rows), rows_of(y), []
+    for d, (mode, reverse, ragged, flags) in enumerate(directions):
+        weights_of_cell, (h0_d, c0_d) = unpacked(flat[d * n : (d + 1) * n]), of_direction(d, h, c)
+        dense_reverse = reverse and ragged is None
+        call = ForwardCall(
+            *KINDS[mode], rows, h0_d, c0_d, weights_of_cell, None, None, dense_reverse, need_tape
+        )
+        call.ragged, call.flags = ragged, flags
+        call.y, (call.h_n, call.c_n) = y, of_direction(d, h_n, c_n)
+        calls.append(call)
+    try:
+        run_forward(calls, threads())
+    except ValueError as error:
+        raise RuntimeError("the shapes of the weights do not fit each other") from error
+    return results, [call.tape for call in calls]
 
 
 def state_sizes(weights: Sequence[Any]) -> tuple[int, int]:
     """Return P and H from the weights of one direction."""
-    _, w_hh, _, _, w_hr = unpacked(weights)
-    P = w_hh.shape[1]
-    return P, P if w_hr is None else w_hr.shape[1]
+    w = unpacked(weights)
+    P = w.w_hh.shape[1]
+    return P, P if w.w_hr is None else w.w_hr.shape[1]
 
 
 def arrays_of(tensors: Sequence[Maybe]) -> list[Any]:
@@ -145,16 +149,17 @@ def backward(
     dx, dh0, dc0, *dweights = arrays_of(grads)
     D, n = len(directions), len(dweights) // len(directions)
     dy, to_x = None if dy is None else rows_of(dy), None if dx is None else rows_of(dx)
-    calls, outs = [], []
+    calls = []
     for d in range(D):
-        calls.append((KINDS[directions[d].mode][0], tapes[d], dy, of_direction(d, dh_n, dc_n)))
-        own = unpacked(dweights[d * n : (d + 1) * n])
-        outs.append((None if d else to_x, *of_direction(d, dh0, dc0), *own))
-    results = _kernels.run_backward(calls, threads(), outs)
-    assert results is not None, "tapes that were used"
+        cell = KINDS[directions[d].mode][0]
+        call = BackwardCall(cell, tapes[d], dy, *of_direction(d, dh_n, dc_n))
+        call.dx, (call.dh0, call.dc0) = None if d else to_x, of_direction(d, dh0, dc0)
+        call.dweights = unpacked(dweights[d * n : (d + 1) * n])
+        calls.append(call)
+    run_backward(calls, threads())
     if dx is not None:
-        for other in results[1:]:
-            dx += other[0].reshape(dx.shape)  # type: ignore[union-attr]
+        for other in calls[1:]:
+            dx += other.dx.reshape(dx.shape)
     return grads
 
 
@@ -177,4 +182,4 @@ def _contiguous(given: Any) -> Any:
     return np.ascontiguousarray(given)
 
 
-_tensors = _kernels.Tensors(Tensor.__dlpack_c_exchange_api__, Tensor, torch.nn.Parameter)
+_tensors = Tensors(Tensor.__dlpack_c_exchange_api__, Tensor, torch.nn.Parameter)

@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .. import _check, _kernels
-from .._calls import packing_of
+from .._core import checks
+from .._core.ragged import extremes
+from .._core.rows import ragged_of
 from ._layer import Direction, array
 
 Index = NDArray[np.intp]
@@ -32,8 +33,8 @@ def as_array(value: Any) -> Any:
 
 def lengths_of_padded(lengths: Any, T: int, B: int) -> Index | None:
     """Check `lengths`. None if no sequence is shorter than T."""
-    checked = _check.lengths(as_array(lengths), T, B)
-    return checked if B and _kernels.extremes(checked)[0] < T else None
+    checked = checks.lengths(as_array(lengths), T, B)
+    return checked if B and extremes(checked)[0] < T else None
 
 
 def lengths_of_packed(packed: Any) -> tuple[Index, Index]:
@@ -61,13 +62,13 @@ def direction_of(
     """Return a direction for (T, B, I), or with `order` for packed data. Resets are (T, B)."""
     if lengths is None:
         return Direction(mode, reverse, resets=None if resets is None else resets.reshape(-1))
-    packing = packing_of(lengths, T, reverse)
+    ragged = ragged_of(lengths, T, reverse)
     if resets is not None:
-        resets = (resets if order is None else resets[:, order]).reshape(-1)[packing.rows]
+        resets = (resets if order is None else resets[:, order]).reshape(-1)[ragged.rows]
     if order is None:
-        return Direction(mode, reverse, packing, resets)
-    assert packing.rows is not None
-    step, place = np.divmod(packing.rows, len(order))
-    rows = packing.offset[step] + place if reverse else None
-    packing = packing._replace(order=order, rows=rows, padding=packing.padding[:0])
-    return Direction(mode, reverse, packing, resets)
+        return Direction(mode, reverse, ragged, resets)
+    assert ragged.rows is not None
+    step, place = np.divmod(ragged.rows, len(order))
+    rows = ragged.offset[step] + place if reverse else None
+    ragged = ragged._replace(order=order, rows=rows, padding=ragged.padding[:0])
+    return Direction(mode, reverse, ragged, resets)

@@ -15,12 +15,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import _calls
-from ._layer import KINDS, Maybe, Weights, array, of_direction, split, threads, unpacked
+from .._core.passes import BackwardCall, ForwardCall, Weights, run_backward, run_forward
+from ._layer import (
+    KINDS,
+    CellWeights,
+    Maybe,
+    array,
+    of_direction,
+    split,
+    state_sizes,
+    threads,
+    unpacked,
+)
 
 
 def operator(
-    mode: str, lengths: Maybe, resets: Maybe, x: Tensor, h0: Maybe, c0: Maybe, weights: Weights
+    mode: str, lengths: Maybe, resets: Maybe, x: Tensor, h0: Maybe, c0: Maybe, weights: CellWeights
 ) -> Sequence[Tensor]:
     """Return y, h_n and an LSTM's c_n. In a graph it stays as it is."""
     states = [state for state in (h0, c0) if state is not None]
@@ -38,9 +48,14 @@ def _kernel_forward(
     lengths: Maybe,
     resets: Maybe,
 ) -> list[Tensor]:
-    ys, hs, cs, _ = _run(mode, directions, x, states, weights, lengths, resets, need_tape=False)
-    final = [np.stack(parts) for parts in (hs, cs) if parts[0] is not None]
-    return [torch.from_numpy(result) for result in (ys[0], *final)]
+    calls = _run(mode, directions, x, states, weights, lengths, resets, need_tape=False)
+    final = _stacked([call.h_n for call in calls], [call.c_n for call in calls])
+    return [torch.from_numpy(result) for result in (calls[0].y, *final)]
+
+
+def _stacked(*parts: Sequence[Any]) -> list[Any]:
+    """Stack the states of all directions, those parts that the cell has."""
+    return [np.stack(part) for part in parts if part[0] is not None]
 
 
 def _kernel_backward(
@@ -54,15 +69,19 @@ def _kernel_backward(
     upstream: Sequence[Tensor],
 ) -> list[Tensor]:
     """Return the gradients of x, of all states a cell can have, and of the weights."""
-    *_, tapes = _run(mode, directions, x, states, weights, lengths, resets, need_tape=True)
+    tapes = [
+        call.tape for call in _run(mode, directions, x, states, weights, lengths, resets, True)
+    ]
     dy, dh_n, dc_n = map(array, (*upstream, None)[:3])
     calls = [
-        (KINDS[mode][0], tape, dy, of_direction(d, dh_n, dc_n)) for d, tape in enumerate(tapes)
+        BackwardCall(KINDS[mode][0], tape, dy, *of_direction(d, dh_n, dc_n))
+        for d, tape in enumerate(tapes)
     ]
-    dxs, dhs, dcs, dweights = zip(*_calls.backward_on(calls, threads()), strict=True)
-    dstates = [np.stack(parts) for parts in (dhs, dcs) if parts[0] is not None]
-    present = [dw for own in dweights for dw in own if dw is not None]
-    return [torch.from_numpy(d) for d in (sum(dxs[1:], dxs[0]), *dstates, *present)]
+    run_backward(calls, threads())
+    dx = sum((call.dx for call in calls[1:]), calls[0].dx)
+    dstates = _stacked([call.dh0 for call in calls], [call.dc0 for call in calls])
+    present = [dw for call in calls for dw in call.dweights if dw is not None]
+    return [torch.from_numpy(d) for d in (dx, *dstates, *present)]
 
 
 def _run(
@@ -74,23 +93,26 @@ def _run(
     lengths: Maybe,
     resets: Maybe,
     need_tape: bool,
-) -> Any:
+) -> list[ForwardCall]:
     given, h0, c0 = array(x), *map(array, (*states, None, None)[:2])
     variable = array(lengths), array(resets)
     calls = []
     for d, own in enumerate(split(weights, directions)):
+        arrays_of_cell = Weights(*map(array, unpacked(own)))
         state = of_direction(d, h0, c0)
-        call = *KINDS[mode], given, state, tuple(map(array, unpacked(own))), *variable
-        calls.append((*call, d == 1, need_tape))
-    return zip(*_calls.forward_on(calls, threads()), strict=True)
+        calls.append(
+            ForwardCall(*KINDS[mode], given, *state, arrays_of_cell, *variable, d == 1, need_tape)
+        )
+    run_forward(calls, threads())
+    return calls
 
 
 def _forward_shapes(
     mode: str, directions: int, x: Tensor, states: Any, weights: Sequence[Tensor], *_: Any
 ) -> list[Tensor]:
-    (T, B, _), (_, w_hh, _, _, w_hr) = x.shape, unpacked(weights[: len(weights) // directions])
-    P = w_hh.shape[1]
-    sizes = (P, P if w_hr is None else w_hr.shape[1])[: 1 + (mode == "LSTM")]
+    T, B, _ = x.shape
+    P, H = state_sizes(weights[: len(weights) // directions])
+    sizes = (P, H)[: 1 + (mode == "LSTM")]
     y = x.new_empty(T, B, directions * P)
     return [y, *(x.new_empty(directions, B, size) for size in sizes)]
 

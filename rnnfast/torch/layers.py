@@ -22,7 +22,7 @@ from torch.autograd import forward_ad
 from torch.nn.functional import dropout
 from torch.nn.utils.rnn import PackedSequence
 
-from .. import _check
+from .._core import checks
 from ._autograd import recurrence
 from ._counts import DTYPES, PLAIN, Calls, reason
 from ._dense import dense
@@ -344,7 +344,7 @@ class Recurrent(torch.nn.RNNBase):  # type: ignore[misc]
         dims = "(B, T)" if self.batch_first else "(T, B)"
         if not batched:
             dims, shape = "(T,)", (T,)
-        flags = _check.mask("resets", as_array(resets), dims, shape).view(np.uint8)
+        flags = checks.mask("resets", as_array(resets), dims, shape).view(np.uint8)
         time_major: NDArray[np.uint8] = self._time_major(flags, batched)
         return time_major
 

@@ -1,4 +1,4 @@
-"""Arguments of the training kit: named arrays, and the checks that `rnnfast._check` lacks."""
+"""Arguments of the training kit: named arrays, and the checks that `rnnfast._core.checks` lacks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeAlias
 
 from numpy.typing import NDArray
 
-from .. import _check
+from .._core import checks
 
 Array: TypeAlias = NDArray[Any]
 Arrays: TypeAlias = Mapping[str, Array]
@@ -48,8 +48,8 @@ def check_last(name: str, value: Array, size: int, letter: str) -> None:
 
 def check_ids(name: str, ids: object, count: int) -> Array:
     """`ids` as an integer array, refused unless every entry is in `0 <= id < count`."""
-    array = _check.readable(name, ids)
-    _check.integers(name, array, ids)
+    array = checks.readable(name, ids)
+    checks.integers(name, array, ids)
     if array.size and (array.min() < 0 or array.max() >= count):
         raise ValueError(
             f"{name} has entries from {array.min()} to {array.max()}, expected 0 to {count - 1}"
@@ -60,14 +60,14 @@ def check_ids(name: str, ids: object, count: int) -> Array:
 def check_positive(**values: float) -> None:
     """Refuse a number that is not finite and above zero."""
     for name, value in values.items():
-        if not (math.isfinite(_check.real(name, value)) and value > 0):
+        if not (math.isfinite(checks.real(name, value)) and value > 0):
             raise ValueError(f"{name} is {value}, expected a finite number > 0")
 
 
 def check_fraction(**values: float) -> None:
     """Refuse a number outside `0 <= value < 1`."""
     for name, value in values.items():
-        if not 0 <= _check.real(name, value) < 1:
+        if not 0 <= checks.real(name, value) < 1:
             raise ValueError(f"{name} is {value}, expected 0 <= {name} < 1")
 
 
@@ -77,14 +77,14 @@ def pair(name: str, value: Any) -> tuple[float, float]:
         raise TypeError(f"{name} has type {type(value).__name__}, expected a pair of numbers")
     if len(value) != 2:
         raise ValueError(f"{name} is {value}, expected a pair of numbers")
-    return _check.real(f"{name}[0]", value[0]), _check.real(f"{name}[1]", value[1])
+    return checks.real(f"{name}[0]", value[0]), checks.real(f"{name}[1]", value[1])
 
 
 def check_like(what: str, arrays: Arrays, like: Arrays) -> None:
     """Refuse arrays, those of a file say, that differ from `like` in name, dtype or shape."""
-    _check.names(what, arrays, like)
+    checks.names(what, arrays, like)
     for name, array in like.items():
-        _check.exact(f"{what} {name!r}", arrays[name], array.dtype, array.shape)
+        checks.exact(f"{what} {name!r}", arrays[name], array.dtype, array.shape)
 
 
 def join(**parts: Named) -> dict[str, Array]:

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .. import _check, _kernels
+from .._core import arrays as core_arrays
+from .._core import checks
 from ._array import Array, Arrays, Named, check_like, check_positive, named
 from ._flat import Flat
 from ._ties import check_overlaps, summed, ties
@@ -54,7 +55,7 @@ class Optimizer:
         if not arrays:
             raise ValueError("params is empty, expected at least one array")
         for name, p in arrays.items():
-            _check.of_floats(f"params[{name!r}]", p)
+            checks.of_floats(f"params[{name!r}]", p)
         check_positive(lr=lr)
         self._holder = arrays if isinstance(params, Mapping) else params
         self._like = {name: (p.dtype, p.shape) for name, p in arrays.items()}
@@ -146,12 +147,12 @@ class Optimizer:
         """Return the arrays to move, checked unless they are the very arrays of last time."""
         held = self._holder
         params = held if type(held) is dict else self.params
-        if not _kernels.same(params, self._arrays):
-            _check.names("params", params, self._like)
+        if not core_arrays.same(params, self._arrays):
+            checks.names("params", params, self._like)
             arrays = {name: params[name] for name in self._like}
             for name, (dtype, shape) in self._like.items():
-                _check.exact(f"params[{name!r}]", arrays[name], dtype, shape)
-                _check.of_writeable(f"params[{name!r}]", arrays[name])
+                checks.exact(f"params[{name!r}]", arrays[name], dtype, shape)
+                checks.of_writeable(f"params[{name!r}]", arrays[name])
             self._check_ties(arrays)
             self._arrays = arrays
         return self._arrays
@@ -195,4 +196,4 @@ def _check_gradient(name: str, grads: Arrays, p: Array) -> None:
     """Refuse a gradient that is not there or not like its parameter."""
     if name not in grads:
         raise ValueError(f"grads has no entry {name!r}")
-    _check.exact(f"grads[{name!r}]", grads[name], p.dtype, p.shape, "", f"params[{name!r}]")
+    checks.exact(f"grads[{name!r}]", grads[name], p.dtype, p.shape, "", f"params[{name!r}]")

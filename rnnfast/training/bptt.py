@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import _check
+from .._core import checks
 from ._array import Array
 
 
@@ -39,7 +39,7 @@ def streams(sequence: Array, batch: int) -> Array:
     pieces : ndarray (N // B, B, ...), C order
         `pieces[t, b] = sequence[b (N // B) + t]`; the last `N % B` entries are left out.
     """
-    steps = len(sequence) // _check.integer("batch", batch, 1)
+    steps = len(sequence) // checks.integer("batch", batch, 1)
     if steps == 0:
         raise ValueError(f"batch is {batch}, expected 1 to {len(sequence)}, the sequence's length")
     pieces = sequence[: steps * batch].reshape(batch, steps, *sequence.shape[1:])
@@ -60,7 +60,7 @@ def windows(length: int, *arrays: Array) -> Iterator[tuple[Array, ...]]:
     window : tuple of ndarray
         Views `array[t : t + length]`, one per array.
     """
-    _check.integer("length", length, 1)
+    checks.integer("length", length, 1)
     if len({len(array) for array in arrays}) != 1:
         raise ValueError(f"arrays have {[len(a) for a in arrays]} steps, expected equal numbers")
     for start in range(0, len(arrays[0]), length):

@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from .. import _check
+from .._core import checks
 from ._array import Array, Named, check_positive, named
 
 SMALL = 1 << 14  # numbers that take about as long as the call that adds up their squares
@@ -33,7 +33,7 @@ def global_norm(grads: Named) -> float:
     arrays = named("grads", grads)
     if {*map(type, arrays.values())} != {np.ndarray}:
         for name, g in arrays.items():
-            _check.plain(f"grads[{name!r}]", g)
+            checks.plain(f"grads[{name!r}]", g)
     # einsum casts in small blocks: no float64 copy, and no overflow of float32 squares.
     large = (g.ravel() for g in arrays.values() if g.size > SMALL)
     total = sum(np.einsum("i,i->", g, g, dtype=np.float64) for g in large)
@@ -104,8 +104,8 @@ def _writeable(grads: Named) -> list[Array]:
     arrays = {}
     for name, g in named("grads", grads).items():
         if type(g) is not np.ndarray or g.dtype.kind != "f":
-            _check.of_floats(f"grads[{name!r}]", g)
+            checks.of_floats(f"grads[{name!r}]", g)
         if not g.flags.writeable:
-            _check.of_writeable(f"grads[{name!r}]", g)
+            checks.of_writeable(f"grads[{name!r}]", g)
         arrays[id(g)] = g
     return list(arrays.values())

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import _check
+from .._core import checks
 from ._array import Array
 
 
@@ -64,10 +64,10 @@ def minibatches(
     ------
     indices : ndarray (<= batch,)
     """
-    batch = _check.integer("batch", batch, 1)
+    batch = checks.integer("batch", batch, 1)
     if lengths is not None:
-        lengths = _check.readable("lengths", lengths)
-        _check.of_shape("lengths", lengths, (count,), "(count,)")
+        lengths = checks.readable("lengths", lengths)
+        checks.of_shape("lengths", lengths, (count,), "(count,)")
     order = rng.permutation(count)
     if lengths is not None:
         order = order[np.argsort(lengths[order], kind="stable")]

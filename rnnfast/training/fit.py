@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from .. import _check
+from .._core import checks
 from ._array import Arrays, Named, check_positive
 from .checkpoint import load_checkpoint, save_checkpoint, stored_info
 from .clip import clip_value as clip_to_value
@@ -102,13 +102,13 @@ def fit(
     Ctrl-C ends the training as soon as the running kernel returns, with `history.interrupted`
     set and the parameters of the last completed step: an update is never cut in half.
     """
-    epochs = _check.integer("epochs", epochs, 1)
+    epochs = checks.integer("epochs", epochs, 1)
     if evaluate is None and (goal is not None or patience is not None):
         raise ValueError("goal and patience need evaluate, a held-out figure to go by")
     if patience is not None:
-        patience = _check.integer("patience", patience, 1)
+        patience = checks.integer("patience", patience, 1)
     if goal is not None:
-        _check.real("goal", goal)
+        checks.real("goal", goal)
     for name, limit in ("clip_norm", clip_norm), ("clip_value", clip_value):
         if limit is not None:
             check_positive(**{name: limit})

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import _check
+from .._core import checks
 from ._array import Array, Named, check_positive, named
 from ._ties import summed, ties
 
@@ -35,7 +35,7 @@ def numerical_gradient(loss: Callable[[], float], array: Array, *, eps: float = 
         `array` is not a float64 ndarray: in float32 rounding drowns the difference.
     """
     check_positive(eps=eps)
-    if _check.plain("array", array, np.dtype(np.float64)).dtype != np.float64:
+    if checks.plain("array", array, np.dtype(np.float64)).dtype != np.float64:
         raise TypeError(
             f"array has dtype {array.dtype}, expected float64: float32 is too coarse to differ by; "
             "make the layer with dtype=np.float64"
@@ -84,10 +84,10 @@ def gradcheck(
     True
     """
     arrays, grads = named("arrays", arrays), named("grads", grads)
-    _check.names("grads", grads, arrays)
+    checks.names("grads", grads, arrays)
     for name, array in arrays.items():
-        grad = _check.plain(f"grads[{name!r}]", grads[name])
-        _check.of_shape(f"grads[{name!r}]", grad, array.shape)
+        grad = checks.plain(f"grads[{name!r}]", grads[name])
+        checks.of_shape(f"grads[{name!r}]", grad, array.shape)
     errors = {}
     tied = ties(arrays)
     for name, grad in summed(grads, tied).items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .. import _check
+from .._core import checks
 from ._array import Array, check_ids
 
 
@@ -45,15 +45,15 @@ def softmax_cross_entropy(
     -----
     Source: Bishop, Pattern Recognition and Machine Learning (2006), section 4.3.4.
     """
-    _check.of_floats("logits", logits)
+    checks.of_floats("logits", logits)
     if logits.ndim == 0:
         raise ValueError("logits has shape (), expected (..., C)")
-    targets = _check.readable("targets", targets)
-    _check.of_shape("targets", targets, logits.shape[:-1])
+    targets = checks.readable("targets", targets)
+    checks.of_shape("targets", targets, logits.shape[:-1])
     classes = logits.shape[-1]
     numbers, z = _select(logits, mask)
     if mask is not None:
-        _check.of_shape("mask", mask, targets.shape)
+        checks.of_shape("mask", mask, targets.shape)
     count = numbers // classes
     t = check_ids("targets", targets if mask is None else np.where(mask, targets, 0), classes)
 
@@ -99,7 +99,7 @@ def sigmoid_cross_entropy(
     -----
     Source: Bishop, Pattern Recognition and Machine Learning (2006), section 4.3.2.
     """
-    _check.of_floats("logits", logits)
+    checks.of_floats("logits", logits)
     count, z = _select(logits, mask)
     t = _targets(targets, logits, mask)
     _check_probabilities(t)
@@ -132,7 +132,7 @@ def mean_squared_error(
     TypeError, ValueError
         A wrong dtype or shape, or nothing that counts.
     """
-    _check.of_floats("predictions", predictions)
+    checks.of_floats("predictions", predictions)
     count, y = _select(predictions, mask)
     t = _targets(targets, predictions, mask)
     y -= t
@@ -153,9 +153,9 @@ def length_mask(lengths: Array, steps: int) -> Array:
     mask : ndarray (T, B), bool
         `mask[t, b]` is true where `t < lengths[b]`.
     """
-    steps = _check.integer("steps", steps, 0)
+    steps = checks.integer("steps", steps, 0)
     lengths = check_ids("lengths", lengths, steps + 1)
-    _check.of_shape("lengths", lengths, (lengths.size,), "(B,)")
+    checks.of_shape("lengths", lengths, (lengths.size,), "(B,)")
     return np.arange(steps)[:, None] < lengths
 
 
@@ -175,15 +175,15 @@ def _select(values: Array, mask: Array | None) -> tuple[int, Array]:
 def _check_mask(mask: Array | None, shape: tuple[int, ...]) -> None:
     """Refuse a mask that does not have the leading axes of `shape`."""
     if mask is not None:
-        _check.of_shape("mask", _check.booleans("mask", mask), shape[: np.ndim(mask)])
+        checks.of_shape("mask", checks.booleans("mask", mask), shape[: np.ndim(mask)])
 
 
 def _targets(targets: Array, predictions: Array, mask: Array | None) -> Array:
     """`targets` in the dtype of `predictions`, with zeros where the mask leaves them out."""
-    targets = _check.readable("targets", targets)
+    targets = checks.readable("targets", targets)
     if targets.dtype.kind not in "biuf":
         raise TypeError(f"targets has dtype {targets.dtype}, expected real numbers")
-    _check.of_shape("targets", targets, predictions.shape)
+    checks.of_shape("targets", targets, predictions.shape)
     targets = targets.astype(predictions.dtype, copy=False)
     return targets if mask is None else np.where(_over(mask, targets), targets, 0)
 

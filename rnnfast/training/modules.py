@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from .. import _check, _saving
+from .. import _saving
+from .._core import checks
 from ..functional import rnn_backward, rnn_forward
 from ._array import Array, Arrays, check_ids, check_last
 
@@ -69,9 +70,9 @@ class Linear:
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
-        self.input_size = _check.integer("input_size", input_size, 1)
-        self.output_size = _check.integer("output_size", output_size, 1)
-        dtype = _check.float_dtype(dtype)
+        self.input_size = checks.integer("input_size", input_size, 1)
+        self.output_size = checks.integer("output_size", output_size, 1)
+        dtype = checks.float_dtype(dtype)
         rng, bound = np.random.default_rng(rng), 1 / np.sqrt(max(input_size, 1))
         shapes: dict[str, tuple[int, ...]] = {"weight": (output_size, input_size)}
         if bias:
@@ -102,7 +103,7 @@ class Linear:
 
     def _run(self, x: Array, need_tape: bool) -> tuple[Array, LinearTape]:
         weight, bias = self.params["weight"], self.params.get("bias")
-        check_last("x", _check.of_dtype("x", x, weight.dtype), self.input_size, "I")
+        check_last("x", checks.of_dtype("x", x, weight.dtype), self.input_size, "I")
         rows = x.reshape(1, -1, self.input_size)
         ys, tape = [], LinearTape(x.shape, [])
         for block in self._blocks():
@@ -137,7 +138,7 @@ class Linear:
         -------
         grads : ModuleGrads
         """
-        _check.exact("dy", dy, self.params["weight"].dtype, (*tape.shape[:-1], self.output_size))
+        checks.exact("dy", dy, self.params["weight"].dtype, (*tape.shape[:-1], self.output_size))
         _check_accumulate(accumulate, self.params)
         rows = dy.reshape(1, -1, self.output_size)
         blocks = zip(tape.parts, self._blocks(), strict=True)
@@ -161,7 +162,7 @@ class Linear:
         shapes: dict[str, tuple[int, ...]] = {"weight": weight.shape}
         if "bias" in params:
             shapes["bias"] = (output_size,)
-        _check.named("params", params, shapes, weight.dtype)
+        checks.named("params", params, shapes, weight.dtype)
         sizes = {"input_size": input_size, "output_size": output_size}
         return {**sizes, "bias": "bias" in params, "dtype": weight.dtype.name}
 
@@ -192,9 +193,9 @@ class Embedding:
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
     ) -> None:
-        self.count = _check.integer("count", count, 1)
-        self.size = _check.integer("size", size, 1)
-        dtype = _check.float_dtype(dtype)
+        self.count = checks.integer("count", count, 1)
+        self.size = checks.integer("size", size, 1)
+        dtype = checks.float_dtype(dtype)
         weight: Array = np.random.default_rng(rng).standard_normal((count, size))
         self.params: dict[str, Array] = {"weight": weight.astype(dtype)}
 
@@ -226,7 +227,7 @@ class Embedding:
             `input` is `None`: ids have no gradient.
         """
         ids = tape.reshape(-1)
-        _check.exact("dy", dy, self.params["weight"].dtype, (*tape.shape, self.size))
+        checks.exact("dy", dy, self.params["weight"].dtype, (*tape.shape, self.size))
         _check_accumulate(accumulate, self.params)
         dweight = np.zeros_like(self.params["weight"])
         if ids.size:
@@ -244,7 +245,7 @@ class Embedding:
     def _options(params: Arrays) -> dict[str, Any]:
         """The constructor's options behind these parameters; refuse what a layer cannot have."""
         weight = _matrix(params)
-        _check.named("params", params, {"weight": weight.shape}, weight.dtype)
+        checks.named("params", params, {"weight": weight.shape}, weight.dtype)
         count, size = weight.shape
         return {"count": count, "size": size, "dtype": weight.dtype.name}
 
@@ -252,7 +253,7 @@ class Embedding:
 def _matrix(params: Arrays) -> Array:
     if "weight" not in params:
         raise ValueError(f"params has the keys {sorted(params)}, expected 'weight' among them")
-    weight = _check.of_floats("weight", params["weight"])
+    weight = checks.of_floats("weight", params["weight"])
     if weight.ndim != 2:
         raise ValueError(f"weight has shape {weight.shape}, expected 2 dimensions")
     return weight
@@ -265,7 +266,7 @@ def _joined(parts: list[Array], axis: int = 0) -> Array:
 def _check_accumulate(accumulate: Any, params: dict[str, Array]) -> None:
     if accumulate is not None:
         shapes = {name: p.shape for name, p in params.items()}
-        _check.named("accumulate", accumulate, shapes, params["weight"].dtype, writeable=True)
+        checks.named("accumulate", accumulate, shapes, params["weight"].dtype, writeable=True)
 
 
 def _added(grads: dict[str, Array], accumulate: dict[str, Array] | None) -> dict[str, Array]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .. import _check
+from .._core import checks
 from ._array import Array, Named, check_fraction, check_positive, pair
 from ._optimizer import Optimizer
 
@@ -190,7 +190,7 @@ class Adam(Optimizer):
         self.betas = beta1, beta2 = pair("betas", betas)
         check_fraction(beta1=beta1, beta2=beta2)
         check_positive(eps=eps)
-        if not 0 <= _check.real("weight_decay", weight_decay) < np.inf:
+        if not 0 <= checks.real("weight_decay", weight_decay) < np.inf:
             raise ValueError(f"weight_decay is {weight_decay}, expected a finite number >= 0")
         self.eps, self.weight_decay = eps, weight_decay
         super().__init__(params, lr)

@@ -20,7 +20,8 @@ from cases import (
     with_dtype,
 )
 
-from rnnfast import _kernels, functional, reference
+from rnnfast import functional, reference
+from rnnfast._core import config
 
 pytestmark = pytest.mark.usefixtures("isa")
 
@@ -126,7 +127,7 @@ def check_ulps(name: str, x: Array) -> None:
     limit, low, high = LIMITS[name, x.dtype.name]
     x = x[(x > low) & (x < high)]
     if x.size:
-        error = ulps(_kernels.vmath(name, x), exact(name, x))
+        error = ulps(config.vmath(name, x), exact(name, x))
         worst = int(np.argmax(error))
         assert error[worst] <= limit, f"{name}({x[worst]!r}) is {error[worst]:.2f} ULP off"
 
@@ -194,7 +195,7 @@ def test_saturation(name: str, low: float, dtype: str) -> None:
     least = 2 * np.finfo(dtype).smallest_normal  # a tail may end there
     x = np.concatenate([np.linspace(-2000, 2000, 400_001), [-np.inf, np.inf]]).astype(dtype)
     x = np.concatenate([x, edges(x.dtype.type)])
-    got = _kernels.vmath(name, x)
+    got = config.vmath(name, x)
     assert ((got >= low) & (got <= 1)).all()
     assert (got[x > 50] == 1).all()
     assert (got[x < -750] - low <= least).all()
@@ -203,7 +204,7 @@ def test_saturation(name: str, low: float, dtype: str) -> None:
 @per_function
 def test_special_values(name: str, dtype: str) -> None:
     at_zero = {"tanh": 0.0, "sigmoid": 0.5}[name]
-    got = _kernels.vmath(name, np.array([0.0, -0.0, np.nan, -np.nan], dtype))
+    got = config.vmath(name, np.array([0.0, -0.0, np.nan, -np.nan], dtype))
     np.testing.assert_array_equal(got, np.array([at_zero, at_zero, np.nan, np.nan], dtype))
 
 
@@ -211,7 +212,7 @@ def test_special_values(name: str, dtype: str) -> None:
 def test_every_lane_alike(name: str, dtype: str) -> None:
     """The place in the vector and the length of the array change nothing."""
     x = np.random.default_rng(2).uniform(-20, 20, 67).astype(dtype)
-    want = _kernels.vmath(name, x)
+    want = config.vmath(name, x)
     for n in range(68):
-        assert _kernels.vmath(name, x[:n].copy()).tobytes() == want[:n].tobytes()
-        assert _kernels.vmath(name, x[n:].copy()).tobytes() == want[n:].tobytes()
+        assert config.vmath(name, x[:n].copy()).tobytes() == want[:n].tobytes()
+        assert config.vmath(name, x[n:].copy()).tobytes() == want[n:].tobytes()

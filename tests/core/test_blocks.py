@@ -1,6 +1,6 @@
 """The kernels' own blocks of memory: none is lost, failures are told, what is kept is bounded.
 
-`_kernels.memory_now()` counts exactly: one block lost in one call shows.
+`config.memory_now()` counts exactly: one block lost in one call shows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import pytest
 from cases import Case, assert_same_bits, backward, forward, product, run, variants, with_dtype
 
 import rnnfast
-from rnnfast import _kernels, functional
+from rnnfast import functional
+from rnnfast._core import arrays, config, passes
 
 OPTIONS = product(lengths=(False, True), resets=(False, True), reverse=(False, True))
 CASES = [replace(case, **o) for case in variants(T=6, B=4, H=19) for o in OPTIONS]
@@ -31,7 +32,7 @@ per_case = pytest.mark.parametrize("case", [*CASES, *SHARED], ids=str)
 
 def used() -> int:
     """Bytes of our own blocks in use."""
-    return _kernels.memory_now()[0]
+    return config.memory_now()[0]
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +40,7 @@ def nothing_lost() -> Iterator[None]:
     """Whatever a test does, in the end as much is in use as before it."""
     before = used()
     yield
-    _kernels.refuse_memory(0)
+    config.refuse_memory(0)
     assert used() == before
 
 
@@ -117,19 +118,26 @@ def test_plain_arrays_of_wrong_shape_behind_right_ones() -> None:
     before, x = used(), np.zeros((300, 16, 8), np.float32)
     good = [np.zeros(shape, np.float32) for shape in ((64, 8), (64, 64), (64,))]
     bad = [np.zeros(shape, np.float32) for shape in ((64, 8), (64, 64), (63,))]
-    calls = [
-        (_kernels.RNN, 0, x, (None, None), (*w, None, None), None, None, reverse, True)
-        for w, reverse in ((good, False), (bad, True))
-    ]
-    assert _kernels.run_forward(calls, 1) is None
+
+    def call(weights: Any, reverse: bool = False) -> passes.ForwardCall:
+        w = passes.Weights(*weights)
+        return passes.ForwardCall(config.RNN, 0, x, None, None, w, None, None, reverse, True)
+
+    calls = [call(good), call(bad, reverse=True)]
+    with pytest.raises(ValueError, match=r"b_ih has shape \(63,\)"):
+        passes.run_forward(calls, 1)
+    del calls
     assert used() == before
-    outs = [(np.zeros((300, 16, 64), np.float32), np.zeros((15, 64), np.float32), None)]
+    narrow = call(good)
+    narrow.y, narrow.h_n = np.zeros((300, 16, 64), np.float32), np.zeros((15, 64), np.float32)
     with pytest.raises(ValueError, match="does not fit"):
-        _kernels.run_forward(calls[:1], 1, outs)
-    y = np.zeros((300, 16, 64), np.float32)
-    y.flags.writeable = False
+        passes.run_forward([narrow], 1)
+    fixed = call(good)
+    fixed.y = np.zeros((300, 16, 64), np.float32)
+    fixed.y.flags.writeable = False
     with pytest.raises(ValueError, match="does not fit"):
-        _kernels.run_forward(calls[:1], 1, [(y, None, None)])
+        passes.run_forward([fixed], 1)
+    del narrow, fixed
     assert used() == before
 
 
@@ -139,14 +147,14 @@ def test_a_tape_whose_memory_is_lent() -> None:
     _, tape = forward(functional, Case(cell="lstm").problem())
     memory = tape.memory
     address = memory.ctypes.data
-    assert _kernels.tape_at(address) is tape
+    assert passes.tape_at(address) is tape
     held = used()
     del tape
     assert used() == held > before + memory.nbytes
-    assert _kernels.tape_at(address) is not None
+    assert passes.tape_at(address) is not None
     del memory
     assert used() == before
-    assert _kernels.tape_at(address) is None
+    assert passes.tape_at(address) is None
 
 
 def layers() -> list[Any]:
@@ -240,11 +248,11 @@ def each_failure(call: Callable[[], Any], same: Callable[[Any], None]) -> int:
     """
     for n in itertools.count(1):
         before = used()
-        _kernels.refuse_memory(n)
+        config.refuse_memory(n)
         results = None
         with contextlib.suppress(MemoryError):
             results = call()
-        told, failed = results is None, _kernels.refuse_memory(0) <= 0
+        told, failed = results is None, config.refuse_memory(0) <= 0
         assert told == failed, f"allocation {n}"
         if not failed:
             same(results)
@@ -295,4 +303,4 @@ def test_more_than_there_is() -> None:
     """What the system refuses, without any help."""
     huge = np.broadcast_to(np.float64(0), (1 << 43,))
     with pytest.raises(MemoryError):
-        _kernels.copied(huge)
+        arrays.copied(huge)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import rnnfast
-from rnnfast import _kernels, _threads
+from rnnfast._core import config
+from rnnfast._core import threads as _threads
 
 CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 shared = pytest.mark.skipif(
@@ -24,7 +25,7 @@ PROGRAM = """
 import subprocess, sys, time
 import numpy as np
 import rnnfast
-from rnnfast import _kernels
+from rnnfast._core import config
 
 layer = rnnfast.GRU(32, 64, rng=0)
 x = np.ones((32, 64, 32), np.float32)
@@ -39,7 +40,7 @@ def mean(threads, seconds):
         tape = layer.forward(x, threads=threads)[2]
         layer.backward(tape, dy, threads=threads)
         n += 1
-        fewest = min(fewest, _kernels.paying_threads(cpus))
+        fewest = min(fewest, config.paying_threads(cpus))
     return (time.perf_counter() - start) / n
 
 busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4 * cpus)]
@@ -51,7 +52,7 @@ finally:
         process.kill()
         process.wait()
 start = time.perf_counter()
-while _kernels.paying_threads(cpus) < cpus and time.perf_counter() < start + 5:
+while config.paying_threads(cpus) < cpus and time.perf_counter() < start + 5:
     time.sleep(0.01)
 print(sum(one), sum(default), fewest, time.perf_counter() - start)
 """
@@ -93,4 +94,4 @@ def test_only_the_default_number_gives_way(monkeypatch: pytest.MonkeyPatch) -> N
     assert _threads.resolve(None) == 3
     rnnfast.set_num_threads(4)
     assert _threads.resolve(None) == 4
-    assert 1 <= _kernels.paying_threads(4) <= 4
+    assert 1 <= config.paying_threads(4) <= 4

@@ -53,7 +53,7 @@ def interrupted() -> None:
 
 def environment() -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rnnfast._threads, "_process_wide", None)
+        patch.setattr(rnnfast._core.threads, "_process_wide", None)
         patch.setenv("RNNFAST_NUM_THREADS", "many")
         rnnfast.get_num_threads()
 

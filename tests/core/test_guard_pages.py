@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import rnnfast
-from rnnfast import _kernels
+from rnnfast._core import config
 
 PACKAGE = Path(rnnfast.__file__).parents[1]
 pytestmark = pytest.mark.skipif(
@@ -92,7 +92,7 @@ def blocks(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize("edge", ["end", "start"])
-@pytest.mark.parametrize("isa", _kernels.ISAS)
+@pytest.mark.parametrize("isa", config.ISAS)
 def test_nothing_beyond_an_array_is_touched(isa: str, edge: str, blocks: str) -> None:
     program = Path(__file__).parents[1] / "helpers" / "guarded.py"
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(PACKAGE), str(program.parent)])}

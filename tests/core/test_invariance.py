@@ -24,7 +24,8 @@ from cases import (
 )
 
 import rnnfast
-from rnnfast import _kernels, functional
+from rnnfast import functional
+from rnnfast._core import config
 
 pytestmark = pytest.mark.usefixtures("isa")
 
@@ -62,7 +63,7 @@ def test_threads(case: Case) -> None:
     rows = case.T * case.B if lengths is None else lengths.sum()
     gates = 1 if case.cell == "rnn" else 4
     work = 2 * rows * gates * case.H * (case.I + (case.P or case.H))
-    assert work > _kernels.SERIAL_FLOPS, "or everything runs on one thread"
+    assert work > config.SERIAL_FLOPS, "or everything runs on one thread"
     want = run(functional, problem, threads=1)
     for threads in (2, 3, 8, 2):
         assert_same_bits(run(functional, problem, threads=threads), want)

@@ -22,22 +22,22 @@ PROLOGUE = """
 import os
 import numpy as np
 import rnnfast
-from rnnfast import _kernels
+from rnnfast._core import arrays, config, passes, streaming
 
 HEADER, PLACES, WELCOME, MOST = 64, 64, 128 << 20, 1 << 30
 
 def used():
-    return _kernels.memory_now()[0]
+    return config.memory_now()[0]
 
 def kept():
-    return _kernels.memory_now()[1]
+    return config.memory_now()[1]
 
 def blocks():
-    return _kernels.memory_now()[2]
+    return config.memory_now()[2]
 
 def take(size):
     # A result of so many bytes, which are not written.
-    return _kernels.copied(np.broadcast_to(np.uint8(0), (size,)))
+    return arrays.copied(np.broadcast_to(np.uint8(0), (size,)))
 
 def keep(*sizes):
     held = [take(size) for size in sizes]
@@ -52,7 +52,7 @@ def size_of(make):
 
 def scratch():
     # Packed weights are like all scratch: 2048 bytes here, with vectors of any length.
-    return _kernels.pack(_kernels.RNN, 0, *weights, None, None, None)
+    return streaming.LayerState(config.RNN, 0, passes.Weights(*weights), 0, np.zeros)
 
 weights = np.zeros((16, 15), np.float32), np.zeros((16, 16), np.float32)
 
@@ -63,7 +63,7 @@ def work():
     grads = layer.backward(tape, y, threads=2)
     return y.tobytes() + b"".join(g.tobytes() for g in grads.params.values())
 
-assert _kernels.memory_now() == (0, 0, 0)
+assert config.memory_now() == (0, 0, 0)
 """
 
 Script = Callable[[str], None]
@@ -171,11 +171,12 @@ def test_a_gibibyte_is_the_most_that_is_kept(script: Script) -> None:
     script("""
         weights = np.zeros((256, 1), np.float32), np.zeros((256, 256), np.float32), None, None, None
         x = np.zeros((1, 600_000, 1), np.float32)
-        call = _kernels.RNN, 0, x, (None, None), weights, None, None, False, True
-        outs = [(None, np.empty((600_000, 256), np.float32), None)]
-        _kernels.refuse_memory(5)  # two packed weights, y, the tape, then the scratch
+        weights = passes.Weights(*weights)
+        call = passes.ForwardCall(config.RNN, 0, x, None, None, weights, None, None, False, True)
+        call.h_n = np.empty((600_000, 256), np.float32)
+        config.refuse_memory(5)  # two packed weights, y, the tape, then the scratch
         try:
-            _kernels.run_forward([call], 1, outs)
+            passes.run_forward([call], 1)
         except MemoryError:
             pass
         else:
@@ -203,8 +204,8 @@ def test_a_child_forked_while_the_lock_was_held(script: Script) -> None:
     script("""
         import resource
         want = work()
-        _kernels.hold_kept_memory(True)
-        before = _kernels.memory_now()
+        config.hold_kept_memory(True)
+        before = config.memory_now()
         pid = os.fork()
         if pid == 0:
             status = 1
@@ -215,12 +216,12 @@ def test_a_child_forked_while_the_lock_was_held(script: Script) -> None:
                     np.add(take(1 << 20), 1)
                 grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak
                 assert grown < 50 << 10, grown  # KiB
-                assert _kernels.memory_now() == before
+                assert config.memory_now() == before
                 status = 0
             finally:
                 os._exit(status)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-        _kernels.hold_kept_memory(False)
+        config.hold_kept_memory(False)
         assert work() == want
         assert size_of(lambda: take(1000))[0] >= 1000
         assert blocks() > 0

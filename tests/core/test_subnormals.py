@@ -17,7 +17,8 @@ import pytest
 from cases import Case, assert_same_bits, backward, forward, run, variants, with_dtype
 
 import rnnfast
-from rnnfast import _kernels, functional
+from rnnfast import functional
+from rnnfast._core import config
 
 MACHINE = platform.machine()
 # What flushes, and what only records what has happened.
@@ -31,7 +32,7 @@ THREADS = 2 if rnnfast.config()["openmp"] else 1
 
 def states() -> list[int]:
     """The setting of the caller's thread and of OpenMP's other one."""
-    return [state & ~RECORDS for state in _kernels.float_states(THREADS)]
+    return [state & ~RECORDS for state in config.float_states(THREADS)]
 
 
 def flushes() -> bool:
@@ -51,7 +52,7 @@ def setting(request: pytest.FixtureRequest) -> Iterator[list[int]]:
     before = states()
     assert not any(state & FLUSH for state in before)
     if request.param == "flushing":
-        _kernels.float_states(THREADS, before[0] | FLUSH)
+        config.float_states(THREADS, before[0] | FLUSH)
     try:
         wanted = states()
         assert flushes() == (request.param == "flushing")
@@ -59,7 +60,7 @@ def setting(request: pytest.FixtureRequest) -> Iterator[list[int]]:
         assert states() == wanted
         assert flushes() == (request.param == "flushing")
     finally:
-        _kernels.float_states(THREADS, before[0])
+        config.float_states(THREADS, before[0])
 
 
 SMALL = with_dtype(variants(T=4, B=3))
@@ -104,7 +105,7 @@ def test_streams(kind: Any, setting: list[int]) -> None:
         assert states() == setting
         with pytest.raises(ValueError, match="x has shape"):
             stream.step(np.ones((B, 91), np.float32))
-        _kernels.refuse_memory(1)
+        config.refuse_memory(1)
         with pytest.raises(MemoryError):
             stream.run(np.ones((20, B, 90), np.float32))
         assert states() == setting
@@ -113,8 +114,8 @@ def test_streams(kind: Any, setting: list[int]) -> None:
 @pytest.mark.parametrize("name", ["tanh", "sigmoid", "relu", "identity"])
 def test_functions_of_one_number(name: str, setting: list[int]) -> None:
     for dtype in ("float32", "float64"):
-        _kernels.vmath(name, np.linspace(-9, 9, 50, dtype=dtype))
-    _kernels.fma_peak("float32", 0)
+        config.vmath(name, np.linspace(-9, 9, 50, dtype=dtype))
+    config.fma_peak("float32", 0)
     assert states() == setting
 
 
@@ -145,11 +146,11 @@ def failures(case: Case) -> Iterator[tuple[type[Exception], Callable[[], Any]]]:
         for n in range(1, 9 if case.T > 4 else 6):
 
             def refused(n: int = n, threads: int = threads) -> None:
-                _kernels.refuse_memory(n)
+                config.refuse_memory(n)
                 try:
                     run(functional, problem, threads=threads)
                 finally:
-                    _kernels.refuse_memory(0)
+                    config.refuse_memory(0)
 
             yield MemoryError, refused
 
@@ -203,11 +204,11 @@ def test_bits_do_not_depend_on_the_setting(case: Case) -> None:
     want = run(functional, problem, threads=1)
     try:
         for new in (before, before | FLUSH):
-            _kernels.float_states(THREADS, new)
+            config.float_states(THREADS, new)
             for threads in (1, THREADS):
                 got = run(functional, problem, threads=threads)
-                _kernels.float_states(1, before)  # or the comparison itself would flush
+                config.float_states(1, before)  # or the comparison itself would flush
                 assert_same_bits(got, want)
-                _kernels.float_states(1, new)
+                config.float_states(1, new)
     finally:
-        _kernels.float_states(THREADS, before)
+        config.float_states(THREADS, before)

@@ -16,7 +16,8 @@ from cases import CELLS, Case, forward, run, shared
 from scripts import Script, linux
 
 import rnnfast
-from rnnfast import _threads, functional
+from rnnfast import functional
+from rnnfast._core import threads as _threads
 
 
 @pytest.fixture(autouse=True)
@@ -185,7 +186,7 @@ def test_default_is_the_smallest_limit(
     monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int, int]
 ) -> None:
     openmp, affinity, quota = limits
-    monkeypatch.setattr(_threads._kernels, "omp_max_threads", lambda: openmp)
+    monkeypatch.setattr(_threads.core, "omp_max_threads", lambda: openmp)
     monkeypatch.setattr(_threads, "_affinity", lambda: affinity)
     monkeypatch.setattr(_threads, "_cpu_quota", lambda: quota)
     assert rnnfast.get_num_threads() == 2

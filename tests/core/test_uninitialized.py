@@ -10,7 +10,8 @@ import pytest
 from cases import Case, assert_same_bits, forward, run, variants, with_dtype
 
 import rnnfast
-from rnnfast import _kernels, functional
+from rnnfast import functional
+from rnnfast._core import arrays
 
 pytestmark = pytest.mark.usefixtures("isa")
 
@@ -38,7 +39,7 @@ CASES = with_dtype(replace(v, **o) for s in SIZES for v in variants(**s) for o i
 def leave_nan_behind() -> None:
     """Fill the blocks that the next calls take: those kept by the allocator, and malloc's own."""
     sizes = [int(64 * 1.6**i) for i in range(20)]
-    kept = [_kernels.copied(np.full(size // 8, np.nan)) for size in sizes for _ in range(2)]
+    kept = [arrays.copied(np.full(size // 8, np.nan)) for size in sizes for _ in range(2)]
     plain = [np.full(size // 8, np.nan) for size in sizes for _ in range(2)]
     small = [np.full(n, np.nan) for n in range(1, 128) for _ in range(4)]  # which NumPy keeps
     del kept, plain, small

@@ -25,9 +25,9 @@ from planting import Copy, Fault, Outcome, listed
 
 def runnable() -> list[str]:
     """The instruction sets that this processor can run, the best one first."""
-    from rnnfast import _kernels
+    from rnnfast._core import config
 
-    return list(_kernels.ISAS)
+    return list(config.ISAS)
 
 
 def sound(copies: list[Copy], faults: list[Fault]) -> str:

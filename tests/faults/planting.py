@@ -18,8 +18,8 @@ import numpy as np
 
 ROOT = Path(__file__).parents[2]
 C_FILES = (".c", ".h")
-CYTHON_FILES = (".pyx", ".pxi", ".pxd")
-MODULE = f"_kernels{sysconfig.get_config_var('EXT_SUFFIX')}"
+CYTHON_FILES = (".pyx", ".pxd")
+SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 COMPILER = shlex.split(os.environ.get("CC", "gcc"))
 SECONDS = 300  # until tests that hang count as failed
 
@@ -99,9 +99,8 @@ class Copy:
             self.objects = {s: folder / o.relative_to(like.folder) for s, o in like.objects.items()}
 
     def sources(self) -> list[str]:
-        files = sorted((self.folder / "csrc").rglob("*.c"))
-        names = [file.relative_to(self.folder).as_posix() for file in files]
-        return [*names, "rnnfast/_kernels.pyx"]
+        files = [*(self.folder / "csrc").rglob("*.c"), *(self.folder / "rnnfast").rglob("*.pyx")]
+        return sorted(file.relative_to(self.folder).as_posix() for file in files)
 
     def compile(self, source: str, output: str = "") -> Path:
         """Compile one source as setup.py does, but faster."""
@@ -120,10 +119,15 @@ class Copy:
         return made
 
     def link(self, objects: dict[str, Path]) -> None:
-        module = str(self.folder / "rnnfast" / MODULE)
-        command = [*COMPILER, "-shared", "-fopenmp", "-o", f"{module}.new"]
-        self.call([*command, *map(str, objects.values()), "-lm"])
-        os.replace(f"{module}.new", module)
+        """Link every module; the one called config has the C code."""
+        c_code = [made for source, made in objects.items() if source.startswith("csrc")]
+        for source, made in objects.items():
+            if source.endswith(".pyx"):
+                parts = [made, *c_code] if made.stem.startswith("config") else [made]
+                module = str((self.folder / source).with_suffix("")) + SUFFIX
+                command = [*COMPILER, "-shared", "-fopenmp", "-o", f"{module}.new"]
+                self.call([*command, *map(str, parts), "-lm"])
+                os.replace(f"{module}.new", module)
 
     def call(self, command: list[str]) -> None:
         done = run(command, self.folder)
@@ -132,9 +136,9 @@ class Copy:
 
     def rebuild(self, fault: Fault, best: str) -> None:
         """Compile what the fault is in: a header of the kernels for one instruction set only."""
-        if fault.file.endswith(CYTHON_FILES):
-            sources = ["rnnfast/_kernels.pyx"]
-        elif fault.file.endswith(".c"):
+        if fault.file.endswith(".pxd"):
+            sources = [source for source in self.objects if source.endswith(".pyx")]
+        elif fault.file.endswith((".pyx", ".c")):
             sources = [fault.file]
         else:
             isa, precisions = fault.isa or best, ("f32", "f64")

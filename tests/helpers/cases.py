@@ -12,12 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from rnnfast import _kernels
-
 Array = np.ndarray[Any, np.dtype[Any]]
 Results = dict[str, Any]  # arrays by name; None where there is no bias or no projection
 
-# What is compiled for this processor's architecture; `_kernels.ISAS` is what it can run.
+# What is compiled for this processor's architecture; `config.ISAS` is what it can run.
 ISAS = {"x86_64": ("avx512", "avx2", "baseline"), "aarch64": ("neon", "baseline")}.get(
     platform.machine(), ("baseline",)
 )
@@ -305,7 +303,9 @@ def with_dtype(cases: Iterable[Case]) -> list[Case]:
 
 def shared(work: Callable[[], Any]) -> tuple[int, int, int]:
     """Calls that were shared among threads, their tasks and the threads that did one, in `work`."""
-    before = _kernels.shared_so_far()
+    from rnnfast._core import config  # older versions, with which this one is compared, lack it
+
+    before = config.shared_so_far()
     work()
-    calls, tasks, takers = (b - a for a, b in zip(before, _kernels.shared_so_far(), strict=True))
+    calls, tasks, takers = (b - a for a, b in zip(before, config.shared_so_far(), strict=True))
     return calls, tasks, takers

@@ -17,7 +17,8 @@ import numpy as np
 from cases import OPTIONS_OF_CELLS, Array, Case, Problem, cover, run, variants, with_dtype
 
 import rnnfast
-from rnnfast import _kernels, functional, stream
+from rnnfast import functional, stream
+from rnnfast._core import config, passes, ragged
 
 PAGE = mmap.PAGESIZE
 EDGE, ISA = sys.argv[1:]
@@ -57,31 +58,34 @@ class GuardedZeros:
         return guarded(np.zeros(shape, dtype))
 
 
-run_forward, run_backward, packing = _kernels.run_forward, _kernels.run_backward, _kernels.packing
+run_forward, run_backward = passes.run_forward, passes.run_backward
+order_by_length = ragged.order_by_length
 
 
-def forward_into_guarded(calls: list[Any], threads: int) -> Any:
-    outs = []
-    for cell, _, x, _, (_, w_hh, _, _, w_hr), *_ in calls:
-        (T, B), P = x.shape[:2], w_hh.shape[1]
-        H = P if w_hr is None else w_hr.shape[1]
-        c_n = empty((B, H), x.dtype) if cell == _kernels.LSTM else None
-        outs.append((empty((T, B, P), x.dtype), empty((B, P), x.dtype), c_n))
-    return run_forward(calls, threads, outs)
+def forward_into_guarded(calls: list[Any], threads: int) -> None:
+    for call in calls:
+        (T, B), P = call.x.shape[:2], call.weights.w_hh.shape[1]
+        H = P if call.weights.w_hr is None else call.weights.w_hr.shape[1]
+        call.y, call.h_n = empty((T, B, P), call.x.dtype), empty((B, P), call.x.dtype)
+        if call.cell == config.LSTM:
+            call.c_n = empty((B, H), call.x.dtype)
+    run_forward(calls, threads)
 
 
-def backward_into_guarded(calls: list[Any], threads: int) -> Any:
-    outs = []
-    for _, tape, *_ in calls:
-        T, B, I, H, P = tape.shape
-        rows = H * {_kernels.RNN: 1, _kernels.LSTM: 4}.get(tape.cell, 3)
-        shapes = (T, B, I), (B, P), (B, H), (rows, I), (rows, P), (rows,), (rows,), (P, H)
-        outs.append(tuple(empty(shape, tape.dtype) for shape in shapes))
-    return run_backward(calls, threads, outs)
+def backward_into_guarded(calls: list[Any], threads: int) -> None:
+    for call in calls:
+        (T, B, I, H, P), dtype = call.tape.shape, call.tape.dtype
+        rows = H * config.gates_of(call.tape.cell)
+        call.dx, call.dh0, call.dc0 = empty((T, B, I), dtype), empty((B, P), dtype), None
+        if call.tape.cell == config.LSTM:
+            call.dc0 = empty((B, H), dtype)
+        shapes = (rows, I), (rows, P), (rows,), (rows,), (P, H)
+        call.dweights = passes.Weights(*(empty(shape, dtype) for shape in shapes))
+    run_backward(calls, threads)
 
 
-def guarded_packing(*arguments: Any) -> tuple[Array, ...]:
-    return tuple(map(guarded, packing(*arguments)))
+def guarded_order(*arguments: Any) -> tuple[Array, ...]:
+    return tuple(map(guarded, order_by_length(*arguments)))
 
 
 def problem_of(case: Case) -> Problem:
@@ -119,10 +123,10 @@ def streams(kind: Any, **options: Any) -> None:
 
 
 def main() -> None:
-    _kernels.use_isa(ISA)
-    _kernels.hold_kept_memory(True)  # every block is a new one, with a border of its own
-    _kernels.run_forward, _kernels.run_backward = forward_into_guarded, backward_into_guarded
-    _kernels.packing, stream.np = guarded_packing, GuardedZeros()
+    config.use_isa(ISA)
+    config.hold_kept_memory(True)  # every block is a new one, with a border of its own
+    functional.run_forward, functional.run_backward = forward_into_guarded, backward_into_guarded
+    ragged.order_by_length, stream.np = guarded_order, GuardedZeros()
     for case in cases():
         print(case, flush=True)
         run(functional, problem_of(case), threads=2)
@@ -133,9 +137,9 @@ def main() -> None:
         streams(kind, **options)
     for n in range(70):
         for dtype in ("float32", "float64"):
-            for name in _kernels.ACTIVATIONS if n else ():
+            for name in config.ACTIVATIONS if n else ():
                 print(name, n, dtype, flush=True)
-                _kernels.vmath(name, guarded(np.ones(n, dtype)))
+                config.vmath(name, guarded(np.ones(n, dtype)))
     print("all", flush=True)
 
 

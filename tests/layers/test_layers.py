@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from cases import cover
 
-from rnnfast import GRU, LSTM, RNN, _kernels
+from rnnfast import GRU, LSTM, RNN
+from rnnfast._core import config
 
 pytestmark = pytest.mark.usefixtures("isa")
 
@@ -230,7 +231,7 @@ def test_layouts_give_the_same_bits(kind: str) -> None:
 def test_directions_side_by_side_give_the_same_bits(kind: str, B: int) -> None:
     """With two threads a single row's directions run at the same time."""
     layer = make(kind, num_layers=2, bidirectional=True)
-    T = 31 + int(_kernels.SERIAL_FLOPS / (2 * 4 * 7 * 12))  # more than stays on one thread
+    T = 31 + int(config.SERIAL_FLOPS / (2 * 4 * 7 * 12))  # more than stays on one thread
     x, state = data(layer, T, B)
     for options in {}, {"lengths": np.arange(T - B, T)}:
         one = train(layer, x, state, threads=1, **options)

@@ -9,7 +9,7 @@ import pytest
 from cases import DTYPES, shared
 
 import rnnfast
-from rnnfast import _kernels
+from rnnfast._core import config
 
 pytestmark = [
     pytest.mark.usefixtures("isa"),
@@ -33,7 +33,7 @@ def stream_of(cell: str, num_layers: int, dtype: str, threads: int) -> tuple[Any
     H = 227 if kind is rnnfast.RNN else 131
     layer = kind(H, H, num_layers, dtype=dtype, rng=1, **options)
     work = 2 * B * GATES[kind] * H * (H + options.get("proj_size", H))
-    assert work > _kernels.SERIAL_FLOPS, "or a step runs on one thread"
+    assert work > config.SERIAL_FLOPS, "or a step runs on one thread"
     rng = np.random.default_rng(num_layers)
     x = rng.standard_normal((T, B, H)).astype(dtype)
     shapes = (num_layers, B, options.get("proj_size", H)), (num_layers, B, H)

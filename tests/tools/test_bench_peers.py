@@ -60,7 +60,9 @@ def test_a_library_has_the_threads_asked_for_and_says_so(
     library: str, threads: int, direction: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     needs(library)
-    monkeypatch.setattr(rnnfast._threads, "_process_wide", None)  # and undo what the runner sets
+    monkeypatch.setattr(
+        rnnfast._core.threads, "_process_wide", None
+    )  # and undo what the runner sets
     case = Case("gru", "tiny", direction)
     if library == "torch":
         import torch

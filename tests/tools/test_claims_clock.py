@@ -173,7 +173,7 @@ def main_of(monkeypatch: pytest.MonkeyPatch, groups: dict[str, Any], *arguments:
     monkeypatch.setattr(module, "GROUPS", groups)
     monkeypatch.setattr(module, "TITLES", dict.fromkeys(groups, "title"))
     monkeypatch.setattr(sys, "argv", ["claims", *arguments])
-    monkeypatch.setattr(rnnfast._threads, "_process_wide", None)
+    monkeypatch.setattr(rnnfast._core.threads, "_process_wide", None)
     module.main()
     return module
 

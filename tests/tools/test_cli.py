@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 import rnnfast
-from rnnfast import _threads
 from rnnfast.__main__ import main
+from rnnfast._core import threads as _threads
 
 COMMAND = [sys.executable, "-m", "rnnfast"]
 ENVIRONMENT = dict(os.environ) | {"PYTHONPATH": str(Path(rnnfast.__file__).parents[1])}

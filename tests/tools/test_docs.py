@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rnnfast import _threads
+from rnnfast._core import threads as _threads
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "docs/embedding.md")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import json
 import os
@@ -15,9 +16,10 @@ from pathlib import Path
 import pytest
 
 import rnnfast
-from rnnfast import _kernels
 
 ROOT = Path(__file__).parents[2]
+NAMES = ("arrays", "config", "gradients", "passes", "ragged", "sequence", "streaming", "tensors")
+MODULES = {name: importlib.import_module(f"rnnfast._core.{name}") for name in NAMES}
 PARTS = ("rnnfast", "csrc", "tests", "benchmarks", "docs", ".ci")
 FILES = ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md")
 LITTER = shutil.ignore_patterns("__pycache__", ".*_cache", ".hypothesis", ".benchmarks", "*.so")
@@ -97,26 +99,30 @@ def test_import_leaves_optional_parts_alone(tmp_path: Path) -> None:
 def test_types_are_installed() -> None:
     package = Path(rnnfast.__file__).parent
     assert (package / "py.typed").is_file()
-    assert (package / "_kernels.pyi").is_file()
+    for name in MODULES:
+        assert (package / "_core" / f"{name}.pyi").is_file()
 
 
 def test_built_for_this_interpreter() -> None:
     # not for the stable ABI, which would cost every call some 90 ns
-    assert _kernels.__file__.endswith(sysconfig.get_config_var("EXT_SUFFIX"))
+    for module in MODULES.values():
+        assert module.__file__.endswith(sysconfig.get_config_var("EXT_SUFFIX"))
 
 
-def test_the_extension_is_small() -> None:
+def test_the_extensions_are_small() -> None:
     """Without debugging data, which CPython's own flags ask for: 4 MB, of which a wheel is half."""
-    assert Path(_kernels.__file__).stat().st_size < 4e6
+    assert sum(Path(module.__file__).stat().st_size for module in MODULES.values()) < 4e6
 
 
 def test_no_symbol_but_the_module_is_exported() -> None:
     nm = shutil.which("nm")
     if nm is None:
         pytest.skip("nm is not installed")
-    table = subprocess.check_output([nm, "-D", "--defined-only", _kernels.__file__], text=True)
-    names = [line.split()[-1].partition("@")[0] for line in table.splitlines()]
-    assert names == ["PyInit__kernels"]
+    for name, module in MODULES.items():
+        command = [nm, "-D", "--defined-only", module.__file__]
+        table = subprocess.check_output(command, text=True)
+        names = [line.split()[-1].partition("@")[0] for line in table.splitlines()]
+        assert names == [f"PyInit_{name}"]
 
 
 def test_installed_files() -> None:

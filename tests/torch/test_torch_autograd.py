@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import PackedSequence  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 from torch_cases import KINDS, B, T, assert_close, data, pair, parts, train  # noqa: E402
 
-from rnnfast import _kernels  # noqa: E402
+from rnnfast._core import passes  # noqa: E402
 from rnnfast.torch import _autograd, layers  # noqa: E402
 from rnnfast.torch._layer import array  # noqa: E402
 
@@ -251,12 +251,12 @@ def test_the_tape_goes_with_the_graph() -> None:
     with torch.inference_mode():
         fast(x)
     gc.collect()
-    assert not _kernels.TAPES
+    assert not passes.TAPES
     results = fast(x)
-    assert len(_kernels.TAPES) == 1
+    assert len(passes.TAPES) == 1
     del results
     gc.collect()
-    assert not _kernels.TAPES
+    assert not passes.TAPES
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -271,10 +271,10 @@ def test_activation_checkpointing(kind: str) -> None:
         if drop:
             y, final = checkpoint(fast, leaf, state, use_reentrant=False)
             gc.collect()
-            assert not _kernels.TAPES
+            assert not passes.TAPES
         else:
             y, final = fast(leaf, state)
-            assert len(_kernels.TAPES) == 4
+            assert len(passes.TAPES) == 4
         (y.sin().sum() + sum(part.sin().sum() for part in parts(final))).backward()
         found.append([y, leaf.grad, *(p.grad for p in fast.parameters())])
     for a, b in zip(*found, strict=True):

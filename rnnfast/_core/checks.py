@@ -1,6 +1,6 @@
 """Every check of an array argument, and so every message about one.
 
-Where a wrong argument has a remedy, its message ends with it, as code (`_remedy.py`).
+Where a wrong argument has a remedy, its message ends with it, as code (`remedies.py`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from . import _kernels
-from ._remedy import cast, converted, is_tensor, mapping_of, remedy
+from . import config, ragged
+from .remedies import cast, converted, is_tensor, mapping_of, remedy
+from .rows import ragged_of
 
 Array = NDArray[Any]
 
@@ -212,7 +213,7 @@ def lengths(value: Any, T: int, B: int) -> NDArray[np.intp]:
     integers("lengths", plain("lengths", value), given)
     of_shape("lengths", value, (B,), "(B,)")
     checked: NDArray[np.intp] = value.astype(np.intp)  # beyond its range becomes negative
-    least, greatest = _kernels.extremes(checked)
+    least, greatest = ragged.extremes(checked)
     if least < 0 or greatest > T:
         raise ValueError(
             f"lengths has values from {value.min()} to {value.max()}, expected 0 to T = {T}"
@@ -247,6 +248,103 @@ def _contiguous(name: str, value: Array) -> Array:
     if not value.flags.aligned:
         raise ValueError(f"{name} is not aligned to its dtype {value.dtype}, pass a copy")
     return np.ascontiguousarray(value).view(np.ndarray)
+
+
+# ------------------------------------------------------------------------------ calls of a kernel
+
+# `passes` and `streaming` ask these when an argument is not the plain array that they expect.
+
+
+def make_forward_plain(call: Any) -> None:
+    """Replace the arguments of a `ForwardCall` by what the kernels take, or raise."""
+    x = floating("x", call.x, "(T, B, I)", 3)
+    T, B, I = x.shape
+    gates, dtype, w = config.gates_of(call.cell), x.dtype, call.weights
+    H, P = sizes(gates, dtype, w.w_ih, w.w_hh, w.w_hr)
+    if I == 0:
+        raise ValueError(f"x has shape {x.shape}, expected (T, B, I) with I >= 1")
+    batch = B if call.ragged is None else len(call.ragged.order)
+    dims = "(B, P)" if P != H else "(B, H)"
+    h0 = optional("h0", call.h0, dtype, dims, (batch, P), "x")
+    c0 = optional("c0", call.c0, dtype, "(B, H)", (batch, H), "x")
+    dims = "(G*H, P)" if w.w_hr is not None else "(G*H, H)"
+    weights = type(w)(
+        array("w_ih", w.w_ih, dtype, "(G*H, I)", (gates * H, I), "x"),
+        array("w_hh", w.w_hh, dtype, dims, (gates * H, P), "x"),
+        optional("b_ih", w.b_ih, dtype, "(G*H,)", (gates * H,), "x"),
+        optional("b_hh", w.b_hh, dtype, "(G*H,)", (gates * H,), "x"),
+        optional("w_hr", w.w_hr, dtype, "(P, H)", (P, H), "x"),
+    )
+    _make_rows(call, T, B)
+    call.x, call.h0, call.c0, call.weights = x, h0, c0, weights
+
+
+def _make_rows(call: Any, T: int, B: int) -> None:
+    """Turn lengths and resets into `ragged` and `flags`."""
+    if call.resets is not None:
+        flags = mask("resets", call.resets, "(T, B)", (T, B))
+        call.flags = flags.view(np.uint8).reshape(-1)
+    if call.lengths is not None:
+        checked = lengths(call.lengths, T, B)
+        if B and ragged.extremes(checked)[0] < T:
+            call.ragged = ragged_of(checked, T, call.reverse)
+            call.reverse = False
+            if call.flags is not None:
+                call.flags = call.flags[call.ragged.rows]
+    call.lengths = call.resets = None
+
+
+def make_backward_plain(call: Any, is_tape: bool) -> None:
+    """Replace the arguments of a `BackwardCall` by what the kernels take, or raise."""
+    tape = call.tape
+    if not is_tape:
+        raise TypeError(f"tape has type {type(tape).__name__}, expected the tape of a forward call")
+    found, expected = config.name_of(tape.cell), config.name_of(call.cell)
+    if found != expected:
+        raise TypeError(f"tape is of {_article(found)}, expected one of {_article(expected)}")
+    if tape.used:
+        raise RuntimeError(
+            "tape was used by an earlier backward, which works in the tape's own memory"
+        )
+    T, B, _, H, P = tape.shape
+    batch = B if tape.ragged is None else len(tape.ragged.order)
+    dims = f"(T, B, {'2' * (tape.directions - 1)}{'P' if P != H else 'H'})"
+    call.dy = optional("dy", call.dy, tape.dtype, dims, (T, B, tape.directions * P), "x")
+    dims = "(B, P)" if P != H else "(B, H)"
+    call.dh_n = optional("dh_n", call.dh_n, tape.dtype, dims, (batch, P), "x")
+    call.dc_n = optional("dc_n", call.dc_n, tape.dtype, "(B, H)", (batch, H), "x")
+
+
+def _article(name: str) -> str:
+    return f"{'a' if name == 'GRU' else 'an'} {name}"
+
+
+def step_input(x: Any, dtype: np.dtype[Any], B: int, I: int) -> Array:
+    """Return the input of one step of a stream: (B, I), or (I,) if B is 1."""
+    one = B == 1 and getattr(x, "ndim", 2) == 1
+    return array("x", x, dtype, "(I,)" if one else "(B, I)", (I,) if one else (B, I))
+
+
+def chunk_input(x: Any, dtype: np.dtype[Any], B: int, I: int, rows_first: bool) -> Array:
+    """Return a chunk of a stream as (T, B, I), also of a `batch_first` layer, or as (T, I)."""
+    ndim = getattr(x, "ndim", 0)
+    if ndim == 2 and B == 1:
+        return array("x", x, dtype, "(T, I)", (len(x), I))
+    T = x.shape[int(rows_first and ndim == 3)] if ndim in (2, 3) else -1
+    dims, shape = ("(B, T, I)", (B, T, I)) if rows_first else ("(T, B, I)", (T, B, I))
+    x = array("x", x, dtype, dims, shape)
+    return np.ascontiguousarray(x.swapaxes(0, 1)) if rows_first else x
+
+
+def refuse_step_output(out: Any, dtype: np.dtype[Any], ndim: int, B: int, P: int) -> None:
+    """Say what is wrong with the `out` of a step."""
+    array("out", out, dtype, "(P,)" if ndim == 1 else "(B, P)", (P,) if ndim == 1 else (B, P))
+    raise ValueError("out is not a C-contiguous, writeable numpy.ndarray")
+
+
+def refuse_overlap(name: str, other: str) -> None:
+    """Refuse an array that shares memory with another."""
+    raise ValueError(f"{name} overlaps {other}, expected memory of its own")
 
 
 # ---------------------------------------------------------------------------------- plain numbers

@@ -15,10 +15,10 @@ import os
 from contextvars import ContextVar
 from typing import SupportsIndex, TypedDict
 
-from . import _kernels
-from ._version import __version__
+from .._version import __version__
+from . import config as core
 
-MAX_THREADS = _kernels.MAX_THREADS
+MAX_THREADS = core.MAX_THREADS
 _EXPECTED = f"expected an integer from 1 to {MAX_THREADS}"
 
 # The open `num_threads` blocks of this context, innermost first: (count, enclosing blocks).
@@ -126,7 +126,7 @@ def config() -> Config:
 
     `isa` is the instruction set in use, `isas` those compiled in that this machine can run.
     """
-    build = _kernels.build_info()
+    build = core.build_info()
     return {
         "version": __version__,
         "isa": build["isa"],
@@ -170,7 +170,7 @@ def _default_threads() -> int:
             return _checked("RNNFAST_NUM_THREADS", int(wish))
         except ValueError:
             raise ValueError(f"RNNFAST_NUM_THREADS is {wish!r}, {_EXPECTED}") from None
-    limits = _kernels.omp_max_threads(), _affinity(), _cpu_quota(), MAX_THREADS
+    limits = core.omp_max_threads(), _affinity(), _cpu_quota(), MAX_THREADS
     return -max(1, min(limits))
 
 
@@ -219,4 +219,4 @@ def _read(path: str) -> str:
 # A child forked while libgomp keeps idle threads would wait for them for ever: let them go first.
 # The child itself computes on the calling thread only.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_kernels.pause_openmp, after_in_child=_kernels.forked_child)
+    os.register_at_fork(before=core.pause_openmp, after_in_child=core.forked_child)

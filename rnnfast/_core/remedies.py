@@ -1,4 +1,4 @@
-"""What the messages of `_check` end with: the code that makes a wrong argument right."""
+"""What the messages of `checks` end with: the code that makes a wrong argument right."""
 
 from __future__ import annotations
 
