@@ -154,11 +154,11 @@ class Recurrent(Parameters, Generic[State]):
             run_forward(calls, resolve(threads))
             done += calls
             x = calls[-1].y
-        y, tape = self._as_given(x, batch), None
-        if training:
-            tape = Tape(self, batch, y.shape, [call.tape for call in done], masks)
-        state = self._join([call.h_n for call in done], [call.c_n for call in done], batch)
-        return y, state, tape
+        y = self._as_given(x, batch)
+        tapes = [call.tape for call in done]
+        tape: Any = Tape(self, batch, y.shape, tapes, masks) if training else None
+        final: Any = self._join([call.h_n for call in done], [call.c_n for call in done], batch)
+        return y, final, tape
 
     def backward(
         self,

@@ -91,8 +91,8 @@ def rnn_forward(
     ----------
     .. [1] J. L. Elman, "Finding structure in time", Cognitive Science 14(2), 1990.
     """
-    act = config.ACTIVATIONS.get(nonlinearity)
-    if act is None:
+    act = config.ACTIVATIONS.get(nonlinearity, -1)
+    if act < 0:
         checks.choice("nonlinearity", nonlinearity, config.ACTIVATIONS)
     weights = Weights(w_ih, w_hh, b_ih, b_hh)
     call = ForwardCall(config.RNN, act, x, h0, None, weights, lengths, resets, reverse, need_tape)

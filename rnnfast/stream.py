@@ -107,7 +107,7 @@ class Stream(Steps):
                 layer.c[rows] = 0
 
     def _h(self, layer: LayerState) -> Array:
-        return layer.h[self.turn, :, : layer.P]  # type: ignore[no-any-return]
+        return layer.h[self.turn, :, : layer.P]
 
 
 def _contiguous(weights: Weights) -> Weights:

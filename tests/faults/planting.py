@@ -136,7 +136,7 @@ class Copy:
 
     def rebuild(self, fault: Fault, best: str) -> None:
         """Compile what the fault is in: a header of the kernels for one instruction set only."""
-        if fault.file.endswith(".pxd"):
+        if fault.file.endswith((".pxd", "float_state.h")):
             sources = [source for source in self.objects if source.endswith(".pyx")]
         elif fault.file.endswith((".pyx", ".c")):
             sources = [fault.file]

@@ -99,7 +99,7 @@ def test_import_leaves_optional_parts_alone(tmp_path: Path) -> None:
 def test_types_are_installed() -> None:
     package = Path(rnnfast.__file__).parent
     assert (package / "py.typed").is_file()
-    for name in MODULES:
+    for name in MODULES.keys() - {"sequence", "gradients"}:  # these have nothing for Python
         assert (package / "_core" / f"{name}.pyi").is_file()
 
 

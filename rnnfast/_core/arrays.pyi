@@ -1,0 +1,6 @@
+from typing import Any
+
+from numpy.typing import NDArray
+
+def same(a: Any, b: dict[str, Any]) -> bool: ...
+def copied(array: NDArray[Any]) -> NDArray[Any]: ...
