@@ -15,7 +15,7 @@ from .abi cimport RNNFAST_BACKWARD, RNNFAST_FORWARD, RNNFAST_ONE_STEP, rnnfast_k
 from .arrays cimport ANY, Arrays, Block, Rows, arrays_of, from_column, no_rows, result, rows_in, rows_of, shape_of, take
 from .config cimport Packed, alloc, cell_of, flops_of, free, packed, table, useful_threads
 from .gradients cimport Gradients, add_up_gradients
-from .sequence cimport Pass, run_passes_back, run_passes_forward, start_pass
+from .sequence cimport Pass, backward_block, forward_block, run_blocks, start_pass
 
 import numpy as np
 
@@ -290,7 +290,7 @@ def run_forward(list calls not None, int threads):
         first = call
         passes[n] = &call.f
         n += 1
-    run_passes_forward(passes, threads)
+    run_blocks(passes, forward_block, threads)
 
 
 # ---- Backward.
@@ -377,7 +377,7 @@ def run_backward(list calls not None, int threads):
     for call in calls:
         call.checked.used = True
         call.checked.allocate_raw(&call.f)
-    run_passes_back(passes, threads)
+    run_blocks(passes, backward_block, threads)
     for call in calls:
         add_up_gradients(&call.f, &call.to, threads)
 

@@ -35,8 +35,44 @@ cdef struct Pass:
 cdef Pass start_pass(const rnnfast_kernels *k, const rnnfast_packed *w, Py_ssize_t T, Py_ssize_t B,
                      Py_ssize_t N) noexcept
 cdef double flops(const Pass *f) noexcept nogil
-cdef Py_ssize_t state_before(const Pass *f, Py_ssize_t s) noexcept nogil
 cdef void zero_padding(const Pass *f, const Rows *array, Py_ssize_t n, Py_ssize_t first,
                        Py_ssize_t last) noexcept nogil
-cdef int run_passes_forward(Pass **passes, int threads) except -1
-cdef int run_passes_back(Pass **passes, int threads) except -1
+
+# One block of rows through all steps; nonzero if there is no memory.
+ctypedef int (*block_function)(const Pass *, Py_ssize_t, Py_ssize_t) noexcept nogil
+
+cdef int forward_block(const Pass *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nogil
+cdef int backward_block(const Pass *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nogil
+cdef int run_blocks(Pass **passes, block_function run, int threads) except -1
+
+
+# ---- Where the rows of a step are.
+
+cdef inline Py_ssize_t rows_in_step(const Pass *f, Py_ssize_t s, Py_ssize_t b0, Py_ssize_t b1) noexcept nogil:
+    """Rows of block b0 .. b1 in step s (of processing order)."""
+    cdef Py_ssize_t last = b1 if f.active == NULL else min(f.active[s], b1)
+    return max(last - b0, 0)
+
+
+cdef inline Py_ssize_t data_row(const Pass *f, Py_ssize_t s) noexcept nogil:
+    """The first data row of step s."""
+    if f.active != NULL:
+        return f.offset[s]
+    return (f.T - 1 - s if f.reverse else s) * f.B
+
+
+cdef inline Py_ssize_t state_before(const Pass *f, Py_ssize_t s) noexcept nogil:
+    """The first saved state before step s."""
+    if f.active != NULL:
+        return f.B + f.offset[s - 1] if s > 0 else 0
+    return (f.T - s if f.reverse else s) * f.B
+
+
+cdef inline Py_ssize_t state_after(const Pass *f, Py_ssize_t data_row) noexcept nogil:
+    """The saved state after a step, by its data row."""
+    return data_row if f.reverse else f.B + data_row
+
+
+cdef inline Py_ssize_t state_row(const Pass *f, Py_ssize_t b) noexcept nogil:
+    """Where row b is in the caller's initial and final states."""
+    return b if f.order == NULL else f.order[b]

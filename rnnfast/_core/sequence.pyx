@@ -23,15 +23,14 @@ from .arrays cimport (
     Block, Rows, copy_row, from_row, indices_in, no_rows, row, rows_in, rows_of, zero_behind, zero_row,
 )
 from .config cimport alloc, cell_of, flops_of, free, padded, share, useful_threads
-from .sequence cimport Pass
+from .sequence cimport Pass, block_function, data_row, rows_in_step, state_after, state_before, state_row
 
 # Work below which the GIL is kept: to release and take it costs 0.1 us.
 cdef double GIL_FLOPS = 1e5
-# Rows of a block: enough that the weights are used often on their way from the second-level cache, or from the third
-# where they are larger, and few enough that the states of the block stay there.
+# Rows of a block: enough that weights are used often while they are near, few enough that the states stay there.
 cdef Py_ssize_t BLOCK_ROWS = 64, BLOCK_ROWS_LARGE = 128
-# Bytes of weights that fit the first-level cache, that leave the second some room, and none; and of 4 vectors that
-# crowd it. Nor do outputs of MIDDLE stay in a cache of 1 MiB.
+# Bytes of weights that fit the first-level cache, that leave the second some room (as outputs do), and none; and of 4
+# vectors that crowd it.
 cdef Py_ssize_t SMALL = 48000, MIDDLE = 750000, LARGE = 1500000, LARGE_PANEL = 400000
 # A tape of fewer bytes is still in the caches from forward, and its rows are not fetched. (M42)
 cdef Py_ssize_t TAPE_IN_CACHE = 350000
@@ -54,39 +53,7 @@ cdef double flops(const Pass *f) noexcept nogil:
     return flops_of(f.N, f.w.cell, f.w.I, f.w.H, f.w.P)
 
 
-# ---- Where the rows of a step are.
-
-cdef inline Py_ssize_t rows_in_step(const Pass *f, Py_ssize_t s, Py_ssize_t b0, Py_ssize_t b1) noexcept nogil:
-    """Rows of block b0 .. b1 in step s (of processing order)."""
-    cdef Py_ssize_t last = b1 if f.active == NULL else min(f.active[s], b1)
-    return max(last - b0, 0)
-
-
-cdef inline Py_ssize_t data_row(const Pass *f, Py_ssize_t s) noexcept nogil:
-    """The first data row of step s."""
-    if f.active != NULL:
-        return f.offset[s]
-    return (f.T - 1 - s if f.reverse else s) * f.B
-
-
-cdef Py_ssize_t state_before(const Pass *f, Py_ssize_t s) noexcept nogil:
-    """The first saved state before step s."""
-    if f.active != NULL:
-        return f.B + f.offset[s - 1] if s > 0 else 0
-    return (f.T - s if f.reverse else s) * f.B
-
-
-cdef inline Py_ssize_t state_after(const Pass *f, Py_ssize_t data_row) noexcept nogil:
-    """The saved state after a step, by its data row."""
-    return data_row if f.reverse else f.B + data_row
-
-
 # ---- States and padding of the caller.
-
-cdef inline Py_ssize_t state_row(const Pass *f, Py_ssize_t b) noexcept nogil:
-    """Where row b is in the caller's initial and final states."""
-    return b if f.order == NULL else f.order[b]
-
 
 cdef void take_states(const Pass *f, const Rows *to, const Rows *states, Py_ssize_t b, Py_ssize_t rows,
                       Py_ssize_t n) noexcept nogil:
@@ -397,8 +364,6 @@ cdef inline void move_back(const Pass *f, Py_ssize_t s, Py_ssize_t b0, rnnfast_d
 
 ctypedef void (*step_function)(const rnnfast_packed *, const rnnfast_step *) noexcept nogil
 ctypedef void (*step_back_function)(const rnnfast_packed *, const rnnfast_dstep *) noexcept nogil
-ctypedef int (*block_function)(const Pass *, Py_ssize_t, Py_ssize_t) noexcept nogil
-
 
 cdef struct BlockJob:
     Pass **passes
@@ -434,11 +399,3 @@ cdef int run_blocks(Pass **passes, block_function run, int threads) except -1:
     if failed:
         raise MemoryError()
     return 0
-
-
-cdef int run_passes_forward(Pass **passes, int threads) except -1:
-    return run_blocks(passes, forward_block, threads)
-
-
-cdef int run_passes_back(Pass **passes, int threads) except -1:
-    return run_blocks(passes, backward_block, threads)

@@ -12,7 +12,7 @@ from .abi cimport (
 from .arrays cimport ANY, Arrays, Block, Rows, arrays_of, from_row, new, no_rows, row, rows_in, rows_of, shape_of, take
 from .config cimport Packed, alloc, cell_of, flops_of, free, packed, padded, share, table, useful_threads
 from .passes cimport Weights, take_weights
-from .sequence cimport Pass, run_passes_forward, start_pass
+from .sequence cimport Pass, forward_block, run_blocks, start_pass
 
 import numpy as np
 
@@ -202,7 +202,7 @@ cdef class Steps:
                 f.x, f.y = source, to
                 f.h_n = f.h0 = rows_of(self.steps[l].step.h, f.Pp, self.k.size)
                 f.c_n = f.c0 = rows_of(self.steps[l].step.c_next, f.Hp, self.k.size)
-                run_passes_forward(passes, self.threads)
+                run_blocks(passes, forward_block, self.threads)
                 source = to
         finally:
             free(b.start)
