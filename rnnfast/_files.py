@@ -16,15 +16,16 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from ._npz import Contents
+
 Array = NDArray[Any]
 Path = str | os.PathLike[str]
-# The text of the header (None if there is none), the arrays' names, and how to read an array.
-Contents = tuple[str | None, list[str], Callable[[str], Array]]
 
 _LONGEST_NAME = 60_000  # bytes; a zip archive can hold 65535, suffix included
 

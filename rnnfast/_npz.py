@@ -10,13 +10,16 @@ import io
 import math
 import os
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ._files import Array, Contents
+Array = NDArray[Any]
+# The text of the header (None if there is none), the names of the arrays, and how to read one.
+Contents = tuple[str | None, list[str], Callable[[str], Array]]
 
 _TEXT = "rnnfast.json"  # no array's name: those end in .npy
 _NPY = ".npy"

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from . import _saving
 from ._core import arrays, checks
 from ._core.passes import Weights
 
@@ -177,8 +178,6 @@ class Parameters:
         OSError
             The file cannot be written; an older one is left as it was.
         """
-        from . import _saving
-
         _saving.save(path, self)
 
     def _readable(self, name: str, value: Any) -> Any:

@@ -34,8 +34,7 @@ cdef Py_ssize_t BLOCK_ROWS = 64, BLOCK_ROWS_LARGE = 128
 cdef Py_ssize_t SMALL = 48000, MIDDLE = 750000, LARGE = 1500000, LARGE_PANEL = 400000
 # A tape of fewer bytes is still in the caches from forward, and its rows are not fetched. (M42)
 cdef Py_ssize_t TAPE_IN_CACHE = 350000
-# Rows of input projected at a time.
-cdef Py_ssize_t PROJECT_ROWS = 96
+cdef Py_ssize_t PROJECT_ROWS = 96  # of input, projected at a time
 
 
 cdef Pass start_pass(const rnnfast_kernels *k, const rnnfast_packed *w, Py_ssize_t T, Py_ssize_t B,

@@ -95,3 +95,70 @@ def test_comments_have_no_ranges_of_percentages(path: Path) -> None:
     for comment in COMMENT.findall(path.read_text(encoding="utf-8")):
         assert "per cent" not in comment, comment
         assert not re.search(r"\d %", comment), comment
+
+
+# ------------------------------------------------------------------------------- Python and Cython
+
+PACKAGE = ROOT / "rnnfast"
+PYTHON_FILES = sorted(path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".pyx"))
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in PYTHON_FILES}
+
+
+def imports_of(module: str) -> set[str]:
+    """The modules of the package that a module imports, also inside functions."""
+    path = MODULES[module]
+    package = module if path.stem == "__init__" else module.rpartition(".")[0]
+    found = set()
+    statement = re.compile(
+        r"^[ \t]*(?:from (\.*[\w.]*) c?import (\((?:[^)]*)\)|.*)|import (rnnfast[\w.]*))", re.M
+    )
+    for source, names, plain in statement.findall(path.read_text(encoding="utf-8")):
+        if plain:
+            found.add(plain)
+            continue
+        dots = len(source) - len(source.lstrip("."))
+        base = (
+            source
+            if not dots
+            else ".".join(package.split(".")[: len(package.split(".")) - dots + 1])
+        )
+        base = f"{base}.{source.lstrip('.')}".rstrip(".") if dots else source
+        for name in re.findall(r"\w+", names.partition("#")[0]):
+            found.add(f"{base}.{name}" if f"{base}.{name}" in MODULES else base)
+    return {name for name in found if name in MODULES} - {module, "rnnfast"}
+
+
+def test_imports_have_no_circle() -> None:
+    graph = {module: imports_of(module) for module in MODULES}
+    assert "rnnfast._core.checks" in graph["rnnfast._core.passes"], "imports are found"
+    done: set[str] = set()
+    while remaining := graph.keys() - done:
+        ready = {module for module in remaining if graph[module] <= done}
+        assert ready, {module: graph[module] - done for module in remaining}
+        done |= ready
+
+
+@pytest.mark.parametrize("path", PYTHON_FILES, ids=name)
+def test_files_of_the_package_are_short(path: Path) -> None:
+    limit = 600 if path.name == "reference.py" else 400
+    assert path.read_text(encoding="utf-8").count("\n") <= limit
+
+
+def test_only_one_place_knows_of_bytes() -> None:
+    """Elsewhere in Cython arrays are rows."""
+    for path in (PACKAGE / "_core").glob("*.p[yx]*"):
+        if path.suffix in (".pyx", ".pxd") and path.stem not in ("arrays", "abi", "tensors"):
+            text = re.sub(r'""".*?"""|#.*', "", path.read_text(encoding="utf-8"), flags=re.S)
+            assert "memcpy" not in text, path.name
+            assert not re.search(r"\* ?(f\.)?k\.size\b(?! \*)", text) or path.stem in (
+                "sequence",
+                "config",
+            ), path.name
+            assert "include " not in text, path.name
