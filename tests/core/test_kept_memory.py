@@ -181,6 +181,7 @@ def test_a_gibibyte_is_the_most_that_is_kept(script: Script) -> None:
             pass
         else:
             raise AssertionError("the fifth block is not the scratch")
+        del call
         assert used() == 0
         assert 600_000 * 1024 <= kept() <= MOST
     """)
