@@ -169,8 +169,8 @@ cdef class ForwardCall:
     cdef public Weights weights
     cdef public bint reverse
     cdef readonly bint need_tape
-    cdef public object y, h_n, c_n                  # results; set before, they say where results go
-    cdef readonly Tape tape
+    cdef readonly Tape tape                         # results; the tape is the first to go
+    cdef public object y, h_n, c_n                  # set before, they say where results go
     cdef Pass f
     cdef rnnfast_weights given
     cdef Packed packed
