@@ -4,8 +4,8 @@
  * until each is mapped and cleared again. (M35) Small blocks are kept too: an aligned block costs malloc some 600
  * instructions.
  *
- * At most PLACES blocks are kept, those freed last. They have KEPT bytes together. They may have more, as long as they
- * and what is in use are at most a quarter more than was lately in use at once, and no more than MOST. */
+ * At most PLACES blocks are kept, those freed last. They have KEPT bytes together, or more: up to MOST, as long as they
+ * and what is in use are at most a quarter more than was lately in use at once. */
 #define _GNU_SOURCE
 #include <stdatomic.h>
 #include <stdlib.h>

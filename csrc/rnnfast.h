@@ -1,8 +1,8 @@
 /* The C contract of rnnfast: what the layer above may call, and what every pointer means.
  *
- * Letters: T time steps, B batch rows, I input size, H hidden size, P output size of a projected LSTM (P = H without
- * projection), K length of a sum. L is the number of lanes of a vector of the instruction set in use. Xp is X rounded
- * up to a multiple of L.
+ * Letters: T time steps, B batch rows, I input size, H hidden size, K length of a sum. P is the output size: that of a
+ * projected LSTM, else H. L is the number of lanes of a vector of the instruction set in use. Xp is X rounded up to a
+ * multiple of L.
  *
  * Every pointer to reals is `void *`, because one set of functions serves both precisions. All reals of one call have
  * the precision of the table that the function was taken from. Strides are in reals, between rows. No kernel

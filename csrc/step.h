@@ -103,8 +103,8 @@ INLINE ptrdiff_t panels_beside_tail(const rnnfast_packed *w, ptrdiff_t full) {
 }
 
 /* The full panels of a single row, 0 to `panels`, by twos and threes: two fill the ports of the FMAs. Weights beyond
- * the first-level cache (32 KiB) come as fast as the chains of one panel use them. Then it is one panel at a time, and
- * every other step in reverse, so that it begins with weights that are still in that cache. (M29) */
+ * the first-level cache (32 KiB) come as fast as the chains of one panel use them. Then it is one panel at a time.
+ * Every other step goes in reverse, so that it begins with weights that are still in that cache. (M29) */
 INLINE void row_panels(const cell_t *cell, const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t panels) {
   const ptrdiff_t bytes = panels * cell->x_vectors * L * k_of_step(w, s) * (ptrdiff_t)sizeof(real);
   if (bytes > 32768) {

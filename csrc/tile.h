@@ -5,8 +5,8 @@
  * changes a bit.
  *
  * With 32 registers a tile has up to 6 x 4, 8 x 3 or 12 x 2 accumulators: as many as fit beside the vectors of b and
- * a broadcast. With 16 registers it has 3 x 4 or 4 x 3, and the order of loads in tile_fma is the only one that does
- * not spill. (M12) */
+ * a broadcast. With 16 registers it has 3 x 4 or 4 x 3. Any other order of loads than that in tile_fma would spill.
+ * (M12) */
 
 static const real zeros[4 * L] = {0};
 

@@ -50,9 +50,8 @@ INLINE void copy_dz(real *to, ptrdiff_t stride, const real *dz, ptrdiff_t dz_str
     UNROLL for (int i = 0; i < n; i++) store(bias + i * L, sum[i]);
 }
 
-/* Whether tiles read the rows of b where they are: whole vectors, near each other. (M25) The small tiles of 16
- * registers have no loads to spare for vectors that cross a cache line, and NumPy's arrays begin at any 16 bytes. (M26)
- */
+/* Whether tiles read the rows of b where they are: whole vectors, near each other. (M25) NumPy's arrays begin at
+ * any 16 bytes, and the small tiles of 16 registers have no loads to spare for vectors that cross a line. (M26) */
 static int reads_in_place(const rnnfast_term *t) {
   const int aligned = VECTOR_REGISTERS == 32 || (uintptr_t)t->b % VECTOR_BYTES == 0;
   const int rows_adjoin = t->b_stride * (ptrdiff_t)sizeof(real) <= 512;

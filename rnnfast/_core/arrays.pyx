@@ -60,8 +60,8 @@ cdef object in_own_memory(int ndim, cnp.npy_intp *n, int dtype, Py_ssize_t size)
 cdef object new(const Arrays *a, void **data, int ndim, Py_ssize_t n0, Py_ssize_t n1=0, Py_ssize_t n2=0):
     """A new array of that shape and the precision of the others, and its data.
 
-    What has OWN_BYTES or more lies in a block of our own. malloc may give it back to the system as soon as the array is
-    gone, and the pages of the next one would be cleared anew. (M40)"""
+    What has OWN_BYTES or more lies in a block of our own. malloc may give it back to the system with the array, and
+    the pages of the next one would be cleared anew. (M40)"""
     cdef cnp.npy_intp[3] n
     cdef Py_ssize_t size = (4 if a.dtype == cnp.NPY_FLOAT else 8) * n0 * (n1 if ndim > 1 else 1)
     n[0], n[1], n[2] = n0, n1, n2

@@ -117,8 +117,8 @@ def name_of(int cell):
 
 # ---- Threads.
 
-# Calls with less work than this stay on the caller's thread. Entering and leaving a parallel region takes some
-# microseconds on a quiet machine, and a time slice of the scheduler where the other core is busy. (M37)
+# Calls with less work than this stay on the caller's thread. A parallel region takes some microseconds on a quiet
+# machine, and a time slice of the scheduler where the other core is busy. (M37)
 SERIAL_FLOPS = 1e7
 cdef double serial_flops = SERIAL_FLOPS
 cdef bint in_forked_child = False

@@ -103,8 +103,8 @@ cdef inline bint projects_ahead(const Pass *f, Py_ssize_t rows) noexcept nogil:
     """Whether w_ih x is computed for many steps at once.
 
     Where rows are few, the way of the weights decides, and w_ih is then read once for many steps. With tiles of up to 3
-    rows that pays for writing and reading what comes of it, if the weights do not fit the first-level cache. With more
-    rows it pays if they do not fit the second or, up to 11 rows, leave it little room. And it pays where 4 vectors of
+    rows that pays if the weights do not fit the first-level cache. With more rows it pays if they do not fit the second
+    or, up to 11 rows, leave it little room. And it pays where 4 vectors of
     w_ih and w_hh together would crowd that cache. (M43)"""
     cdef Py_ssize_t panel = 4 * f.k.lanes * f.k.size * (f.w.I + f.w.P), weights = weight_bytes(f)
     cdef Py_ssize_t tile = rows // max((rows + f.k.tile_rows - 1) // f.k.tile_rows, 1)  # of the lower ones

@@ -2,8 +2,8 @@
 # cython: initializedcheck=False, freethreading_compatible=True
 """PyTorch's tensors as arrays.
 
-DLPack's exchange API (version 1 of the C interface that `torch.Tensor.__dlpack_c_exchange_api__` points to) tells where
-the numbers of a tensor are without a change to the tensor. `Tensor.numpy()` would forbid for good that its storage is
+DLPack's exchange API tells where the numbers of a tensor are without a change to the tensor. It is version 1 of the C
+interface that `torch.Tensor.__dlpack_c_exchange_api__` points to. `Tensor.numpy()` would forbid for good that its storage is
 resized, which FSDP and PyTorch's `out=` do. Source: https://dmlc.github.io/dlpack/latest/c_api.html.
 """
 
