@@ -86,23 +86,25 @@ INLINE void prefetch_share(prefetch_t *p, int streams, ptrdiff_t k, ptrdiff_t sk
  * outputs are in that cache, prefetching only costs; hence outputs_cold. (M08) */
 INLINE void prefetch_outputs(const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t u, int nv, int slots,
                              ptrdiff_t r, int mr) {
+  const rnnfast_cell *cell = &rnnfast_cells[w->cell];
   if (!s->outputs_cold) return;
   for (ptrdiff_t row = r; row < r + mr; row++) {
     prefetch_lines(y_row(s, row) + u, nv * L, 1);
     if (!s->gates) continue;
     prefetch_lines((real *)s->gates + row * s->gates_stride + slots * u, slots * nv * L, 1);
     prefetch_lines((real *)s->h_next + row * s->h_next_stride + u, nv * L, 1);
-    if (w->cell == RNNFAST_LSTM) prefetch_lines((real *)s->c_next + row * s->c_stride + u, nv * L, 1);
+    if (cell->has_c) prefetch_lines((real *)s->c_next + row * s->c_stride + u, nv * L, 1);
   }
 }
 
 /* What row r of the next step back reads besides its gates, which the last product fetches (pack.h). (M09) */
 INLINE void prefetch_next_step(const rnnfast_packed *w, const rnnfast_dstep *s, ptrdiff_t r) {
   const rnnfast_dstep *next = s->next;
+  const rnnfast_cell *cell = &rnnfast_cells[w->cell];
   if (!next) return;
   if (next->dy) prefetch_lines((const real *)next->dy + data_row(next->row_index, r) * next->dy_stride, w->P, 0);
-  if (w->cell == RNNFAST_LSTM) prefetch_lines((const real *)next->c + r * next->c_stride, w->H, 0);
-  else if (w->cell != RNNFAST_RNN) prefetch_lines((const real *)next->h + r * next->h_stride, w->H, 0);
+  if (cell->has_c) prefetch_lines((const real *)next->c + r * next->c_stride, w->H, 0);
+  else if (cell->slots > 1) prefetch_lines((const real *)next->h + r * next->h_stride, w->H, 0);
 }
 
 /* ---- What the tiles of weight gradients fetch. */

@@ -70,7 +70,7 @@ class RNN(Recurrent[Array]):
     ...     value -= 0.01 * grads.params[name]
     """
 
-    _gates = 1
+    _gates = config.gates_of(config.RNN)
     _state_letters = ("P",)
 
     def __init__(
@@ -129,7 +129,7 @@ class GRU(Recurrent[Array]):
         As in `RNN`.
     """
 
-    _gates = 3
+    _gates = config.gates_of(config.GRU)
     _state_letters = ("P",)
 
     def __init__(
@@ -187,7 +187,7 @@ class LSTM(Recurrent[tuple[Array, Array]]):
         As in `RNN`.
     """
 
-    _gates = 4
+    _gates = config.gates_of(config.LSTM)
     _state_letters = ("P", "H")
 
     def __init__(

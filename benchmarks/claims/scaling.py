@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 from clock import BOTH, LAYERS, Clock, Row, Run, Sized, Sizes, SkipError, run_of, say
-from rnnfast._core.config import fma_peak
 
-from rnnfast.bench.cases import DIRECTIONS, SHAPES
+from rnnfast._core.config import fma_peak
+from rnnfast.bench.cases import CELLS, DIRECTIONS, GATES, SHAPES
 from rnnfast.bench.machine import cpus
 from rnnfast.bench.plot import CELL_COLOURS
 from rnnfast.bench.run import PAUSE
@@ -33,7 +33,7 @@ GOALS = {
 }
 WIDE = (30, 16, 1024, 1024)
 # Operations on the multiply-adds' ports for a vector of units: its activations and its new state.
-GATES = {"rnn": (1, 23), "gru": (3, 64), "lstm": (4, 106)}
+OPERATIONS = {"rnn": 23, "gru": 64, "lstm": 106}
 FIXED = {"T": "B = 32", "B": "T = 32"}
 WORDS = {"T": "time steps", "B": "batch rows"}
 
@@ -46,11 +46,10 @@ def peak(clock: Clock) -> Iterator[Row]:
         cases[f"{shape} {cell.upper()} {direction}"] = shape, Sized(cell, sizes, direction)
     found = clock.spread({what: partial(packed_once, case) for what, (_, case) in cases.items()})
     for what, (shape, case) in cases.items():
-        training, (gates, others) = case.direction == "training", GATES[case.cell]
-        products = gates * sum(case.sizes[2:])
-        most = 100 * products / (products + others)
+        training, products = case.direction == "training", GATES[case.cell] * sum(case.sizes[2:])
+        most = 100 * products / (products + OPERATIONS[case.cell])
         note = "" if training else f"at most {most:.0f} % beside its activations"
-        goal = GOALS[shape][training][list(GATES).index(case.cell)]
+        goal = GOALS[shape][training][CELLS.index(case.cell)]
         share = case.flops / found[what][case] / clock.peak / 1e7
         yield Row(what, share, "%", goal, at_least=True, note=note)
 

@@ -8,10 +8,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from .._core import config
+
 Arrays: TypeAlias = dict[str, np.ndarray[Any, Any]]
 
-GATES = {"rnn": 1, "gru": 3, "lstm": 4}
-CELLS = tuple(GATES)
+CELLS = ("rnn", "gru", "lstm")
+GATES = {cell: config.gates_of(getattr(config, cell.upper())) for cell in CELLS}
 DIRECTIONS = ("forward", "training")
 DTYPES = ("float32", "float64")
 
