@@ -181,7 +181,7 @@ cdef class Steps:
             s = &self.steps[l]
             s.x, s.turned = x, self.turn
             if l == self.n - 1:
-                s.y = y  # layers before write to memory of the stream
+                s.y = y  # the layers below it write to memory of the stream
             self.advance_rows(self.w[l], s)
             s.h, s.h_next = s.h_next, s.h
             x = s.y

@@ -78,6 +78,19 @@ def test_the_first_page_s_price_of_unequal_lengths_is_that_of_the_record() -> No
     assert text in words("README.md")
 
 
+@pytest.mark.parametrize(("title", "lines"), list(TABLES.claims({"results": claims()})))
+def test_the_page_on_performance_has_the_tables_of_the_record(title: str, lines: list[str]) -> None:
+    page = (ROOT / "docs" / "performance.md").read_text()
+    if title == "goals":  # the page has one more column, for the second machine
+        assert all(f"\n{line}" in page for line in lines[2:])
+    elif title == "memory":  # the page has what the note says
+        [growth] = [r for r in claims() if r["what"].startswith("per further row")]
+        sizes = [part.split(" at ")[0] for part in growth["note"].split("; ")[1].split(", ")]
+        assert TABLES.row("rnnfast", *sizes) in page
+    else:
+        assert "\n".join(lines) in page
+
+
 def test_it_prints_every_group() -> None:
     page = TABLES.page()
     for name in TABLES.MACHINES:
