@@ -9,7 +9,6 @@ One thread on one CPU, except in the group `threads`; float32 unless said.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -27,7 +26,7 @@ from rnnfast._core.threads import MAX_THREADS
 from rnnfast.bench.command import between, check_outputs
 from rnnfast.bench.machine import describe
 from rnnfast.bench.peers import missing
-from rnnfast.bench.report import align, number
+from rnnfast.bench.report import align, dumps, number
 from rnnfast.bench.run import BenchError, pinned
 
 MEASURED = peak, stream, latency, lengths, modules, float64, isa, threads, odd, growth, memory
@@ -104,7 +103,7 @@ def main() -> None:
             "results": results,
             "skipped": skipped,
         }
-        args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        args.json.write_text(dumps(record) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

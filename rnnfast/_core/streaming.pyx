@@ -237,7 +237,7 @@ cdef class Steps:
             s = &self.steps[l].step
             s.x, s.reverse_panels = x, self.turn
             if l == self.n - 1:
-                s.y = y  # layers before write to memory of the stream
+                s.y = y  # the layers below it write to memory of the stream
             self.advance_rows(self.steps[l].w, s)
             s.h, s.h_next = s.h_next, s.h
             x = s.y

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -147,7 +146,7 @@ def bench(args: argparse.Namespace) -> int:
     except BenchError as error:
         return failed(error, 1)
     status = int(any(entry["library"] == "rnnfast" for entry in record["skipped"]))
-    text = json.dumps(record, indent=1)
+    text = report.dumps(record)
     try:
         if args.json not in (None, "-"):
             Path(args.json).write_text(text + "\n", encoding="utf-8")

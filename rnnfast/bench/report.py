@@ -44,6 +44,17 @@ def load(path: str) -> Record:
     return record
 
 
+def dumps(record: Record) -> str:
+    """Return a record as JSON: a line for each entry, and in `results` one for each result."""
+    lines = []
+    for key, value in record.items():
+        text = json.dumps(value)
+        if key == "results":
+            text = "[" + ",".join(f"\n  {json.dumps(result)}" for result in value) + "\n ]"
+        lines.append(f" {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(lines) + "\n}"
+
+
 def times(record: Record) -> dict[Key, float]:
     """Microseconds by `(shape, cell, direction, library)`."""
     return {

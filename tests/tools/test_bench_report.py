@@ -181,6 +181,17 @@ def test_load_refuses_what_is_no_record(content: str, message: str, tmp_path: Pa
         report.load(str(path))
 
 
+def test_a_record_has_a_line_for_each_result(tmp_path: Path) -> None:
+    """Differences of two records can be read, and nothing is lost."""
+    record = {"schema": 1, "machine": {"cpu": "é"}, "results": [{"us": 1.5}, {"us": None}]}
+    text = report.dumps(record)
+    assert text.splitlines()[-4:] == ['  {"us": 1.5},', '  {"us": null}', " ]", "}"]
+    path = tmp_path / "record.json"
+    for some in (record, record | {"results": [], "skipped": {}}):
+        path.write_text(report.dumps(some))
+        assert report.load(str(path)) == some
+
+
 @pytest.mark.parametrize("peers", [None, {}])
 def test_plot(peers: dict[str, float] | None, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the figure needs matplotlib")
