@@ -51,7 +51,7 @@ INLINE void copy_dz(real *to, ptrdiff_t stride, const real *dz, ptrdiff_t dz_str
 }
 
 /* Whether tiles read the rows of b where they are: whole vectors, near each other. (M25) NumPy's arrays begin at
- * any 16 bytes, and the small tiles of 16 registers have no loads to spare for vectors that cross a line. (M26) */
+ * any 16 bytes. The small tiles of 16 registers have no loads to spare for vectors that cross a line. (M26) */
 static int reads_in_place(const rnnfast_term *t) {
   const int aligned = VECTOR_REGISTERS == 32 || (uintptr_t)t->b % VECTOR_BYTES == 0;
   const int rows_adjoin = t->b_stride * (ptrdiff_t)sizeof(real) <= 512;

@@ -145,8 +145,8 @@ class Parameters:
         Raises
         ------
         TypeError
-            If a value is not an array of the layer's dtype, or NumPy cannot read it, as with a
-            tensor that requires a gradient.
+            If a value is not an array of the layer's dtype, or NumPy cannot read it (a tensor that
+            requires a gradient).
         ValueError
             If a name is missing or unexpected, or a shape differs.
         """

@@ -1,8 +1,8 @@
 """One layer, one direction: forward and backward of the RNN, the GRU and the LSTM.
 
-Letters: T time steps, B batch rows, I input size, H hidden size, P output size (H unless an LSTM
-is projected), G gates (RNN 1, GRU 3, LSTM 4). Arrays are time-major and float32 or float64, one
-dtype per call. Any aligned ndarray is taken; one that is not C-contiguous is copied.
+Letters: T time steps, B batch rows, I input size, H hidden size, G gates (RNN 1, GRU 3, LSTM 4);
+P output size, which is H unless an LSTM is projected. Arrays are time-major and float32 or float64,
+one dtype per call. Any aligned ndarray is taken; one that is not C-contiguous is copied.
 
 Every function checks all its arguments before it does anything (`_core/checks.py`). Then the
 kernels run (`_core/passes.pyx`, `csrc/`).
@@ -63,8 +63,8 @@ def rnn_forward(
     b_ih, b_hh : ndarray, shape (H,), optional
     nonlinearity : {"tanh", "relu", "sigmoid", "identity"}
     lengths : integers, shape (B,), optional
-        Row b has ``lengths[b]`` steps, 0 to T. Beyond them its outputs are 0, its final state is
-        the one after its last valid step, no gradient flows, and next to no time is spent.
+        Row b has ``lengths[b]`` steps, 0 to T. Beyond them its outputs are 0, no gradient flows,
+        and next to no time is spent. Its final state is the one after its last valid step.
     resets : ndarray of bool, shape (T, B), optional
         Where true, the row's state is set to zero before the step; no gradient crosses.
     reverse : bool

@@ -75,9 +75,9 @@ def from_keras(
     kind : {"SimpleRNN", "GRU", "LSTM"} or {RNN, GRU, LSTM}
         Keras's name, in any case, or the class of the result.
     weights : sequence of ndarray, all float32 or all float64
-        What ``get_weights()`` of the Keras layer returns, or of a Bidirectional around it (first
-        the forward direction, then the backward): kernel (I, G*H), recurrent kernel (H, G*H) and,
-        if there is one, bias (G*H,), for a GRU with ``reset_after=True`` (2, G*H).
+        What ``get_weights()`` of the Keras layer returns: kernel (I, G*H), recurrent kernel
+        (H, G*H) and, if there is one, bias (G*H,), for a GRU with ``reset_after=True`` (2, G*H).
+        Of a Bidirectional around it: those of the forward direction, then those of the other.
     nonlinearity : {"tanh", "relu", "sigmoid", "identity"}, optional
         Of SimpleRNN only: its ``activation``, tanh by default; "identity" is Keras's "linear".
     reset_after : bool, optional
@@ -98,8 +98,8 @@ def from_keras(
     TypeError
         If a weight is not an array, or the dtypes differ or are others.
     ValueError
-        If `kind` is unknown, an array has another shape than the others ask for, or an option does
-        not belong to the kind or contradicts the weights.
+        If `kind` is unknown, or an array has another shape than the others ask for. If an option
+        does not belong to the kind or contradicts the weights.
 
     Examples
     --------

@@ -1,7 +1,8 @@
 """RNN, GRU and LSTM layers, with the arguments and parameter names of ``torch.nn``.
 
-Letters: ``T`` time steps, ``B`` batch rows, ``I`` input size, ``H`` hidden size, ``P`` output size
-(``H``, except in a projected LSTM), ``L`` stacked layers, ``D`` directions, ``G`` gates.
+Letters: ``T`` time steps, ``B`` batch rows, ``I`` input size, ``H`` hidden size, ``L`` stacked
+layers, ``D`` directions, ``G`` gates; ``P`` output size, which is ``H`` unless an LSTM is
+projected.
 """
 
 from __future__ import annotations
@@ -113,8 +114,9 @@ class GRU(Recurrent[Array]):
     Parameters
     ----------
     reset_after : bool
-        Where `r` acts: on the product, ``n = tanh(w_n x + b_in + r (u_n h' + b_hn))``, as in
-        PyTorch, or on the state, ``n = tanh(w_n x + b_in + u_n (r h') + b_hn)``, as in Cho 2014.
+        Where `r` acts. True: on the product, as in PyTorch,
+        ``n = tanh(w_n x + b_in + r (u_n h' + b_hn))``. False: on the state, as in Cho 2014,
+        ``n = tanh(w_n x + b_in + u_n (r h') + b_hn)``.
     input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng
         As in `RNN`.
 

@@ -272,11 +272,11 @@ def measure(settings: Settings) -> dict[str, Any]:
     Returns
     -------
     dict
-        `schema`, `machine`, `settings`, `peak_gflops` (GFLOP/s), `results` (one entry per case and
-        library: microseconds per call, those of every round with the library's place in it, their
-        spread, slowest over fastest less 1, GFLOP/s and per cent of the peak of all threads; the
-        threads that the library says it has, None if it does not say, and notes on the way it was
-        called) and `skipped` (what was not timed and why).
+        `schema`, `machine`, `settings`, `peak_gflops` (GFLOP/s), `results` and `skipped` (what was
+        not timed and why). `results` has one entry per case and library: microseconds per call,
+        those of every round with the library's place in it, and their spread (slowest over fastest
+        less 1); GFLOP/s and per cent of the peak of all threads; the threads that the library says
+        it has, None if it does not say; notes on the way it was called.
 
     Raises
     ------

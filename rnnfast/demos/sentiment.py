@@ -6,8 +6,8 @@ adjective is the movie's.
 
     x_t = E[word_t],    h_t = LSTM(x_t, h_{t-1}),    p = softmax(W h_T + b)
 
-Every test sentence has a twin with the same words in another order and the other label, so that no
-bag of words can score more than half; and it pairs two adjectives that no training sentence pairs.
+Every test sentence has a twin with the same words in another order and the other label. So no bag
+of words can score more than half. And it pairs two adjectives that no training sentence pairs.
 Sentences differ in length: `lengths` makes `h_T` the state after each one's own last word.
 """
 

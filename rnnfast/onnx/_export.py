@@ -27,10 +27,10 @@ def export(
 ) -> None:
     """Write a layer as an ONNX model, which computes what ``layer(x)`` does: no dropout.
 
-    The model has the input ``x`` (T, B, I) or, if `batch_first`, (B, T, I), with any T and B, and
-    the outputs ``y`` (T, B, D*H) or (B, T, D*H), ``h_n`` (L*D, B, H) and, of the LSTM, ``c_n``
-    (L*D, B, H). Each stacked layer is one node [1]_, named ``layer_0`` and so on; `load` makes the
-    same layer of them.
+    The model has the input ``x`` (T, B, I), with any T and B. Its outputs are ``y`` (T, B, D*H),
+    ``h_n`` (L*D, B, H) and, of the LSTM, ``c_n`` (L*D, B, H). With `batch_first` x is (B, T, I) and
+    y (B, T, D*H). Each stacked layer is one node [1]_, named ``layer_0`` and so on; `load` makes
+    the same layer of them.
 
     Parameters
     ----------

@@ -36,7 +36,7 @@ def load(model: str | os.PathLike[str] | bytes | onnx.ModelProto, node: str | No
     RNN, GRU or LSTM
         `bidirectional` if the nodes are, with biases if they have the input B, and its dtype is
         W's. One node that is named is one stacked layer, `batch_first` if it has ``layout=1``.
-        Otherwise there are as many as nodes, and the layer is also `batch_first` where the graph
+        Otherwise there are as many as nodes. The layer is then also `batch_first` where the graph
         swaps the axes T and B of x before them and of y after them.
 
         Where nodes have ``direction="reverse"``, or constants for their initial states (other than

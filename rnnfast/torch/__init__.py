@@ -1,7 +1,7 @@
 """The recurrent layers of a PyTorch model, computed by rnnfast on the CPU.
 
 `RNN`, `GRU` and `LSTM` are `torch.nn`'s modules of the same names, with the same constructors,
-parameters and results, and two more arguments of a call, `lengths` and `resets`. `accelerate` turns
+parameters and results. A call has two more arguments, `lengths` and `resets`. `accelerate` turns
 the layers of an existing model into them, `report` says which, `restore` turns them back:
 
 >>> import rnnfast.torch

@@ -1,8 +1,8 @@
 """Gradient clipping, the remedy for exploding gradients.
 
 These functions see gradients, and not which of their names are one array, tied. They take every
-name's gradient by itself, though it is the sum that moves a tied array. So the norm of the sum may
-be up to `sqrt(n)` times the norm here, for an array of `n` names, and its entries may be `n` times
+name's gradient by itself, though it is the sum that moves a tied array. So for an array of `n`
+names the norm of the sum may be up to `sqrt(n)` times the norm here. Its entries may be `n` times
 those that `clip_value` allows. `Optimizer.summed` adds up, and `fit` goes by the norm of the sum.
 """
 

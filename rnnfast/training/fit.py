@@ -76,7 +76,7 @@ def fit(
     checkpoint : path, optional
         Written after every epoch. If the file exists, training continues from it, and ends with
         the same bits as if it had never stopped. If it holds all `epochs`, or has reached the goal
-        or the end of the patience, the model and the history are those of the file.
+        or the end of the patience, model and history are those of the file.
     progress : bool
         Show a bar or lines on standard error.
     label : str
@@ -94,7 +94,7 @@ def fit(
         `epochs` or `patience` is no integer, `goal` or a limit no number, or `batches` neither a
         function nor an iterable.
     ValueError
-        A combination of arguments makes no sense, an epoch has no batches, or the checkpoint is
+        A combination of arguments makes no sense, or an epoch has no batches. Or the checkpoint is
         damaged, belongs to another model or holds more than `epochs`.
 
     Notes

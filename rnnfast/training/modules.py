@@ -57,7 +57,7 @@ class Linear:
     Notes
     -----
     Computed by the package's own kernels, as one step of an RNN that starts from zero and has no
-    activation. So the bits do not depend on the number of threads, and no threads of a BLAS
+    activation. So the bits do not depend on the number of threads. And no threads of a BLAS
     wait for a core while those of the recurrent layers still hold it.
     """
 

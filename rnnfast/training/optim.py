@@ -32,8 +32,8 @@ class SGD(Optimizer):
 
     Notes
     -----
-    Source: Polyak (1964); in the form of Sutskever et al., On the importance of initialization
-    and momentum in deep learning (2013), with the rate outside the buffer, as PyTorch has it.
+    Source: Polyak (1964). The form is that of Sutskever et al., On the importance of initialization
+    and momentum in deep learning (2013). The rate is outside the buffer, as in PyTorch.
     """
 
     slots = ("momentum",)

@@ -19,8 +19,8 @@ shared = pytest.mark.skipif(
 )
 
 # A program that trains beside four busy processes per CPU, then alone. It prints the mean time of a
-# step with one thread and with the default number, the fewest threads of a call, and how long
-# until it takes all again.
+# step with one thread and with the default number, and the fewest threads of a call. Last comes
+# how long it takes until a call has all threads again.
 PROGRAM = """
 import subprocess, sys, time
 import numpy as np

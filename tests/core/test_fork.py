@@ -1,8 +1,8 @@
 """After a fork: the child computes, whatever its parent did, and so does the parent.
 
-Each measure that rnnfast takes has a test that only it satisfies: the parent's idle threads end
-before the fork, the child computes on the calling thread, and a lock that the fork has left taken
-holds nobody up.
+Each measure that rnnfast takes has a test that only it satisfies. The parent's idle threads end
+before the fork. The child computes on the calling thread. A lock that the fork has left taken holds
+nobody up.
 """
 
 from __future__ import annotations

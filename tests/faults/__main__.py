@@ -4,8 +4,8 @@
     python tests/faults kernels training    two of them
     python tests/faults --only "float32"    the faults with this text in their file or description
 
-Each fault is planted by itself, built at -O1 where it is in C or Cython, and looked for by the
-tests that its entry names. The exit status is 1 if a fault survives or cannot be tried. The
+Each fault is planted by itself, and built at -O1 where it is in C or Cython. Then the tests that
+its entry names look for it. The exit status is 1 if a fault survives or cannot be tried. The
 packages of `rnnfast[test]` and a compiler are needed; a few lists need PyTorch or ONNX Runtime too.
 """
 

@@ -212,8 +212,9 @@ MANY = 32  # values, of which not all are small by chance
 def least_scale(case: Case) -> float:
     """The scale below which a largest |reference| is taken as chance.
 
-    All inputs are of order one. With a few units only, every value of a result may happen to be the
-    small difference of such numbers, or lie behind a saturated unit; no rounding could follow then.
+    All inputs are of order one. With a few units only, every value of a result may be the small
+    difference of such numbers by chance, or lie behind a saturated unit. No rounding could follow
+    then.
     """
     return 1 / 4 if min(case.H, case.P or case.H) * case.B < 32 else 0.0
 
@@ -243,8 +244,8 @@ def error_ratios(case: Case, got: Results, want: Results) -> dict[str, float]:
 def scales(case: Case, name: str, expected: Array) -> Array:
     """What errors are measured by: the largest value of each row, of each gate of the weights.
 
-    So a step, a row of the batch or a gate whose values are small must be right by its own measure,
-    and what is all zero, such as padding, has to be zero. A few values may all be small by chance,
+    So a step, a row of the batch or a gate whose values are small must be right by its own measure.
+    What is all zero, such as padding, has to be zero. A few values may all be small by chance,
     as differences of larger ones: then it is the largest value of the whole result.
     """
     size = expected.shape[-1]

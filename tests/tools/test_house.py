@@ -97,6 +97,61 @@ def test_comments_have_no_ranges_of_percentages(path: Path) -> None:
         assert not re.search(r"\d %", comment), comment
 
 
+# ------------------------------------------------------------------------------------------- pages
+
+PAGES = [
+    path
+    for path in [
+        *sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", ROOT / "csrc" / "README.md",
+        ROOT / "benchmarks" / "README.md",
+    ]
+    if path.exists()
+]  # fmt: skip
+
+
+def paragraphs(path: Path) -> list[str]:
+    """The prose of a page, or of the comments of a C file: no code, tables or formulas."""
+    text = path.read_text(encoding="utf-8")
+    if path in C_FILES:
+        text = "\n\n".join(re.sub(r"\n *\*", "\n", c[2:-2]) for c in COMMENT.findall(text))
+    text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    text = re.sub(r"`[^`]*`", "code", text)
+    parts = re.split(r"\n\s*\n|\n(?=\s*[-*] |\d+\. )|\n {2,}", text)
+    return [" ".join(part.split()) for part in parts if not part.strip().startswith(("|", "#"))]
+
+
+@pytest.mark.parametrize("path", C_FILES + PAGES, ids=name)
+def test_sentences_are_short(path: Path) -> None:
+    for paragraph in paragraphs(path):
+        for sentence in re.split(r"(?<=[.!?:;])(?:\*\*)?\s+", paragraph):
+            words = [word for word in sentence.split() if re.search(r"\w", word)]
+            assert len(words) <= 25, sentence
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_files_that_pages_name_exist(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", text):
+        assert (page.parent / link).exists(), link
+    folders = "csrc|rnnfast|tests|benchmarks|docs|\\.ci"
+    for file in re.findall(rf"`((?:{folders})/[\w./]+\.\w+)`", text):
+        assert (ROOT / file).exists(), file
+
+
+@pytest.mark.parametrize(
+    ("file", "equation"),
+    [
+        ("rnn.h", "h = act(w_ih x + b_ih + w_hh h' + b_hh)"),
+        ("gru.h", "vfma(z, h - n, n)"),
+        ("lstm.h", "vfma(f, c_prev, i * g)"),
+        ("tile.h", "vfma("),
+    ],
+)
+def test_the_equations_are_where_the_readme_says(file: str, equation: str) -> None:
+    assert f"csrc/{file}" in (ROOT / "README.md").read_text(encoding="utf-8").replace("`", "")
+    assert equation in (ROOT / "csrc" / file).read_text(encoding="utf-8")
+
+
 # ------------------------------------------------------------------------------- Python and Cython
 
 PACKAGE = ROOT / "rnnfast"
