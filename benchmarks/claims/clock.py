@@ -11,9 +11,9 @@ from itertools import product
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
-from rnnfast._core.config import fma_peak
 
 import rnnfast
+from rnnfast._core.config import fma_peak
 from rnnfast.bench.cases import CELLS, DIRECTIONS, Case
 from rnnfast.bench.timing import Run, repeats_for, seconds_per_call, turns
 from rnnfast.bench.worker import TOLERANCE, disagreement
