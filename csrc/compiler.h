@@ -11,6 +11,13 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #define UNROLL_4 _Pragma("GCC unroll 4")
 #endif
+/* Before a call through a pointer whose other arguments are constants: clang must not merge it with the next such call,
+ * for it would inline neither. */
+#ifdef __clang__
+#define NOT_MERGED __attribute__((nomerge))
+#else
+#define NOT_MERGED
+#endif
 /* The compiler must keep x in a vector register and not know its value. */
 #if defined(__x86_64__)
 #define IN_VECTOR_REGISTER "+v"

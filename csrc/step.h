@@ -108,15 +108,16 @@ INLINE ptrdiff_t panels_beside_tail(const rnnfast_packed *w, ptrdiff_t full) {
 INLINE void row_panels(const cell_t *cell, const rnnfast_packed *w, const rnnfast_step *s, ptrdiff_t panels) {
   const ptrdiff_t bytes = panels * cell->x_vectors * L * k_of_step(w, s) * (ptrdiff_t)sizeof(real);
   if (bytes > 32768) {
-    for (ptrdiff_t p = 0; p < panels; p++) cell->row(w, s, s->reverse_panels ? panels - 1 - p : p, 1, 0);
+    for (ptrdiff_t p = 0; p < panels; p++)
+      NOT_MERGED cell->row(w, s, s->reverse_panels ? panels - 1 - p : p, 1, 0);
     return;
   }
   ptrdiff_t p = 0;
   while (p < panels) {
     const ptrdiff_t remaining = panels - p;
-    if (remaining == 3 && VECTOR_REGISTERS == 32) cell->row(w, s, p, 3, 0), p += 3;
-    else if (remaining > 1) cell->row(w, s, p, 2, 0), p += 2;
-    else cell->row(w, s, p, 1, 0), p += 1;
+    if (remaining == 3 && VECTOR_REGISTERS == 32) NOT_MERGED cell->row(w, s, p, 3, 0), p += 3;
+    else if (remaining > 1) NOT_MERGED cell->row(w, s, p, 2, 0), p += 2;
+    else NOT_MERGED cell->row(w, s, p, 1, 0), p += 1;
   }
 }
 
@@ -135,21 +136,21 @@ INLINE void step_one_row(const cell_t *cell, const rnnfast_packed *w, const rnnf
   row_panels(cell, w, s, p);
   if (cell->units > 1)
     switch (tail) {
-      case 1: cell->row(w, s, p, 0, 1); break;
-      case 2: cell->row(w, s, p, 0, 2); break;
-      case 3: cell->row(w, s, p, 0, 3); break;
+      case 1: NOT_MERGED cell->row(w, s, p, 0, 1); break;
+      case 2: NOT_MERGED cell->row(w, s, p, 0, 2); break;
+      case 3: NOT_MERGED cell->row(w, s, p, 0, 3); break;
     }
   else
     switch (4 * last + tail) {
-      case 4 + 1: cell->row(w, s, p, 1, 1); break;
-      case 4 + 2: cell->row(w, s, p, 1, 2); break;
-      case 8 + 1: cell->row(w, s, p, 2, 1); break;
-      case 8 + 2: cell->row(w, s, p, 2, 2); break;
+      case 4 + 1: NOT_MERGED cell->row(w, s, p, 1, 1); break;
+      case 4 + 2: NOT_MERGED cell->row(w, s, p, 1, 2); break;
+      case 8 + 1: NOT_MERGED cell->row(w, s, p, 2, 1); break;
+      case 8 + 2: NOT_MERGED cell->row(w, s, p, 2, 2); break;
       case 4 + 3:
-        if (cell->longest_tail == 3) cell->row(w, s, p, 1, 3);
+        if (cell->longest_tail == 3) NOT_MERGED cell->row(w, s, p, 1, 3);
         break;
       case 8 + 3:
-        if (cell->longest_tail == 3) cell->row(w, s, p, 2, 3);
+        if (cell->longest_tail == 3) NOT_MERGED cell->row(w, s, p, 2, 3);
         break;
     }
 }
