@@ -127,7 +127,8 @@ class BuildExt(build_ext):
 
 # The modules in Cython. One of them links the kernels in C; the others call them through it.
 MODULES = (
-    "arrays", "config", "gradients", "passes", "ragged", "sequence", "streaming", "tensors",
+    "arrays", "cell_gradients", "cell_passes", "cell_plans", "cells", "config", "gradients",
+    "passes", "ragged", "sequence", "streaming", "tensors",
 )  # fmt: skip
 
 

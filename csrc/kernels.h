@@ -17,6 +17,7 @@
 #include "lstm.h"
 #include "lstm_step.h"
 #include "weight_grads.h"
+#include "program.h"
 
 INLINE void activate_vectors(int act, ptrdiff_t n, const real *x, real *y, int vectors) {
   V a[4];
@@ -51,6 +52,7 @@ const rnnfast_kernels KERNELS = {
   {rnn_step, gru_step, gru_before_step, lstm_step},
   {rnn_dstep, gru_dstep, gru_before_dstep, lstm_dstep},
   one_step, project, dinput, wgrad_plan, bias_grads, wgrad_scratch, wgrad, activate_array, fma_peak,
+  run_program, copy_rows, pack_weights, pack_weights_back, multiply,
 };
 
 #ifdef TARGET_PUSHED

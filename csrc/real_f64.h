@@ -1,4 +1,5 @@
 /* Kernels for float64: the type, its layout and the constants of expm1 (vmath.h). */
+#include <math.h>
 #include <string.h>
 
 #include "compiler.h"
@@ -15,7 +16,13 @@ typedef int64_t real_int;
 #define EXP_MAX 708.0
 #define TANH_MAX 20.0
 #define LOG2E 1.4426950408889634074
+#define EXP_BIAS 1023
+#define EXP_RANGE 746.0 /* e^x is 0 below that, and infinite above */
 enum { EXPM1_TERMS = 11 };
+INLINE real real_sqrt(real x) { return __builtin_sqrt(x); }
+INLINE real real_log(real x) { return log(x); }
+INLINE real real_log1p(real x) { return log1p(x); }
+
 /* Coefficients of q, that of the highest power first; L lanes each (vmath.h). */
 #define EXPM1_POLY                                                                                     \
   {ALL_LANES(2.0875321791412024948e-9), ALL_LANES(2.5109024307166103145e-8), ALL_LANES(2.7557402797393250847e-7), \

@@ -127,6 +127,44 @@ typedef struct {
   void *bias;                        /* (panels, slots, L) sums of dz over k; or NULL */
 } rnnfast_wgrad;
 
+/* ---- Cells of the user's own: products, and programs between them (docs/architecture.md). */
+
+/* The operations of a program, in the order of rnnfast/cells/_program.py. */
+enum {
+  RNNFAST_SPREAD, RNNFAST_ADD, RNNFAST_SUB, RNNFAST_MUL, RNNFAST_DIV, RNNFAST_MINIMUM, RNNFAST_MAXIMUM,
+  RNNFAST_LESS, RNNFAST_LESS_EQUAL, RNNFAST_EQUAL, RNNFAST_NOT_EQUAL, RNNFAST_NEG, RNNFAST_SIGMOID_OF,
+  RNNFAST_TANH_OF, RNNFAST_RELU_OF, RNNFAST_EXP, RNNFAST_LOG, RNNFAST_SQRT, RNNFAST_SOFTPLUS, RNNFAST_ABS,
+  RNNFAST_WHERE, RNNFAST_MULTIPLY_ADD, RNNFAST_MULTIPLY_SUB, RNNFAST_SUBTRACT_PRODUCT, RNNFAST_OUTER,
+  RNNFAST_OUTER_LEFT, RNNFAST_OUTER_RIGHT, RNNFAST_TOTAL, RNNFAST_LARGEST
+};
+
+/* A place for a value of each row: so many reals into the rows of an array. It has whole vectors, or one number in all
+ * lanes of one vector. */
+typedef struct { int32_t array, offset, is_vector; } rnnfast_place;
+typedef struct {
+  int32_t operation, size;           /* units of the result; of a reduction or product: of the larger operand */
+  int32_t inner;                     /* outer products: units of the second factor */
+  int32_t masked;                    /* units of the result, if lanes beyond them become zero; else 0 */
+  rnnfast_place to, a, b, c;
+} rnnfast_instruction;
+/* The rows of an array in this step. `local`: scratch for the rows that are computed at a time. */
+typedef struct { void *at; ptrdiff_t stride; int local; } rnnfast_array;
+
+/* c (rows x columns) = init + a (rows x K) times packed weights. */
+typedef struct {
+  ptrdiff_t rows, columns, K;
+  const void *a;
+  const ptrdiff_t *a_row_index;      /* where its rows are; NULL: one after the other */
+  ptrdiff_t a_stride;
+  const void *weights;
+  const void *init;                  /* NULL: zero; with init_stride 0 one row for all */
+  ptrdiff_t init_stride;
+  void *c;
+  const ptrdiff_t *c_row_index;
+  ptrdiff_t c_stride;
+  int whole_vectors;                 /* the rows of c and init are whole vectors */
+} rnnfast_product;
+
 typedef struct {
   const char *isa;
   int size, lanes, tile_rows;        /* bytes of a real, lanes of a vector, rows of a full tile */
@@ -154,6 +192,17 @@ typedef struct {
   void (*wgrad)(const rnnfast_wgrad *g, ptrdiff_t panel0, ptrdiff_t panel1, void *scratch);
   void (*math)(int act, ptrdiff_t n, const void *x, void *y);    /* y = act(x) */
   double (*peak)(long repeats);      /* runs independent FMAs, returns how many operations */
+  /* n instructions for `rows` rows, some at a time. */
+  void (*run_program)(const rnnfast_instruction *code, ptrdiff_t n, const rnnfast_array *arrays, ptrdiff_t rows,
+                      ptrdiff_t rows_at_a_time);
+  /* Rows of n reals to whole vectors; one real to all lanes of a vector. */
+  void (*copy_rows)(ptrdiff_t rows, ptrdiff_t n, const void *from, ptrdiff_t from_stride,
+                    const ptrdiff_t *row_index, void *to, ptrdiff_t to_stride);
+  /* K reals of whole vectors for `columns` columns. Column c has the K weights row[c], or none (NULL). */
+  void (*pack_weights)(const void *const *row, ptrdiff_t columns, ptrdiff_t K, void *block);
+  /* The same for the transpose: `columns` reals of whole vectors for K columns. */
+  void (*pack_weights_back)(const void *const *row, ptrdiff_t columns, ptrdiff_t K, void *block);
+  void (*multiply)(const rnnfast_product *p);
 } rnnfast_kernels;
 
 /* The ISAs compiled in and runnable here, fastest first; NULL-terminated. */

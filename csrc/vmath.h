@@ -113,6 +113,28 @@ INLINE void activate(int n, unsigned tanhs, V *a) {
     }
 }
 
+/* e^x of n <= 4 vectors in place. 2^n comes in two factors, so that it is right from the smallest numbers up to the
+ * largest, infinity included. */
+INLINE void vexp(int n, V *a) {
+  const constants_t *c = &constants;
+  V rounded[4], f[4], q[4];
+  UNROLL for (int i = 0; i < n; i++) a[i] = vmin(splat(EXP_RANGE), vmax(splat(-EXP_RANGE), a[i]));
+  UNROLL for (int i = 0; i < n; i++) rounded[i] = vfma(a[i], splat(LOG2E), splat(ROUND));
+  UNROLL for (int i = 0; i < n; i++) {
+    const V minus_n = splat(ROUND) - rounded[i];
+    f[i] = vfma(minus_n, load(c->ln2_lo), vfma(minus_n, load(c->ln2_hi), a[i]));
+    q[i] = load(c->q[0]);
+  }
+  UNROLL for (int j = 1; j < EXPM1_TERMS; j++)
+    UNROLL for (int i = 0; i < n; i++) q[i] = vfma(q[i], f[i], load(c->q[j]));
+  UNROLL for (int i = 0; i < n; i++) {
+    const VI power = (VI)rounded[i] - (VI)splat(ROUND), half = power >> 1;
+    const V first = (V)((half + EXP_BIAS) << MANTISSA), second = (V)((power - half + EXP_BIAS) << MANTISSA);
+    const V e = vfma(f[i], vfma(q[i], f[i], splat(1)), splat(1)) * first * second;
+    a[i] = blend(a[i] != a[i], a[i], e);
+  }
+}
+
 INLINE V vtanh(V x) {
   activate(1, ALL_TANH, &x);
   return x;

@@ -1,6 +1,7 @@
-"""Fast recurrent networks on the CPU: RNN, GRU and LSTM, forward and backward through time.
+"""Fast recurrent networks on the CPU: RNN, GRU, LSTM and cells of your own, forward and backward.
 
-`rnnfast.training`, `rnnfast.torch` and `rnnfast.onnx` are imported when they are first used.
+`rnnfast.cells`, `rnnfast.training`, `rnnfast.torch` and `rnnfast.onnx` are imported when they are
+first used.
 """
 
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ except ModuleNotFoundError as error:
     ) from error
 from . import functional, interop, reference
 from ._core.threads import config, get_num_threads, num_threads, set_num_threads, show_config
+from ._generic import Recurrent
 from ._saving import load, save
 from ._version import __version__
 from .layers import GRU, LSTM, RNN
@@ -24,6 +26,7 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "Recurrent",
     "__version__",
     "config",
     "functional",
@@ -37,9 +40,15 @@ __all__ = [
     "show_config",
 ]
 
-_PARTS = {"onnx": "onnx", "torch": "torch", "training": "numpy"}  # and the package each needs
+_PARTS = {
+    "cells": "numpy",
+    "onnx": "onnx",
+    "torch": "torch",
+    "training": "numpy",
+}  # and the package each needs
 
 if TYPE_CHECKING:
+    from . import cells as cells
     from . import onnx as onnx
     from . import torch as torch
     from . import training as training

@@ -41,7 +41,8 @@ class Parameters:
     """Options and named parameters of a layer. A subclass describes its cell."""
 
     _gates: ClassVar[int]
-    _state_letters: ClassVar[tuple[str, ...]]  # last axis of each part of the state, P or H
+    _state_letters: tuple[str, ...] = ()  # last axis of each part of the state, P or H
+    _state_names: tuple[str, ...]  # what messages call these parts
 
     def __init__(
         self,
@@ -76,8 +77,7 @@ class Parameters:
             warnings.warn(message, stacklevel=3)
 
         self._directions = 2 if bidirectional else 1
-        sizes = {"P": self.proj_size or self.hidden_size, "H": self.hidden_size}
-        self._sizes = tuple(sizes[letter] for letter in self._state_letters)
+        self._sizes = self._state_sizes()
         self._cells: list[tuple[tuple[str, str], ...]] = []  # (functional's name, parameter's name)
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._names: list[tuple[str, ...]] = []  # the same in the kernels' order, "" if it has none
@@ -89,6 +89,11 @@ class Parameters:
         self._weights: list[Weights] = []  # each cell's, then
         self._name_parameters()
         self.params = self._initial_values()
+
+    def _state_sizes(self) -> tuple[int, ...]:
+        """Return the size of each part of the state."""
+        sizes = {"P": self.proj_size or self.hidden_size, "H": self.hidden_size}
+        return tuple(sizes[letter] for letter in self._state_letters)
 
     def _name_parameters(self) -> None:
         rows, out = self._gates * self.hidden_size, self._sizes[0]

@@ -1,5 +1,6 @@
 """The passes of a layer: stacked cells, directions, dropout between layers, batch axes.
 
+What is the same for built-in cells (`_builtin.py`) and those of the user's own (`_generic.py`).
 Letters and cells as in `rnnfast._parameters`.
 """
 
@@ -7,42 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._core import arrays, checks
-from ._core.passes import (
-    NO_COPY_OF_A_TAPE,
-    BackwardCall,
-    ForwardCall,
-    Weights,
-    by_name,
-    run_backward,
-    run_forward,
-)
+from ._core import checks
+from ._core.passes import NO_COPY_OF_A_TAPE
 from ._core.threads import resolve
 from ._parameters import Array, Parameters
-from .stream import Stream
 
 GivenState = Array | Sequence[Array | None] | None
-CellState = tuple[Array | None, Array | None]  # h and c of one cell, (B, .); None: zeros
-State = TypeVar("State")  # what a layer returns as its state: an array, for the LSTM a pair
+CellState = tuple[Array | None, ...]  # the states of one cell, (B, .); None: zeros
 
 
-class Gradients(NamedTuple, Generic[State]):
-    """What `backward` returns: gradients shaped as the input, the state and the parameters."""
+class Rows(NamedTuple):
+    """What a call says of the rows of the batch: where they end, and where they begin anew."""
 
-    input: Array
-    state: State
-    params: dict[str, Array]
+    lengths: Array | None
+    resets: Array | None
+    extra: Any  # the extra inputs of a cell of the user's own
 
 
 @dataclass(slots=True, eq=False)
 class Tape:
     """What `forward` leaves for one `backward`."""
 
-    layer: Recurrent[Any]
+    layer: RecurrentLayer
     batch: tuple[int, ...]  # (B,), or () if the input was unbatched
     y_shape: tuple[int, ...]
     cells: list[Any]  # of each cell the tape of its forward; emptied by backward
@@ -52,73 +43,35 @@ class Tape:
         raise TypeError(NO_COPY_OF_A_TAPE)
 
 
-class Recurrent(Parameters, Generic[State]):
-    """The passes, the same for every cell. A subclass names its cell."""
+class RecurrentLayer(Parameters):
+    """The passes through stacked layers.
+
+    A subclass says how one of them runs, in all of its directions: `_forward_calls` and
+    `_backward_calls`. They return the calls of its cells. A forward call has `y`, the output of all
+    directions, and `tape`; a backward call has `dx`.
+    """
 
     _reverse = False  # whether the first direction is the one from the end
 
-    def _kind(self) -> tuple[int, int]:
-        """Return the kernels' numbers for the cell and its nonlinearity."""
+    def _forward_calls(
+        self,
+        cells: list[tuple[int, int]],
+        x: Array,
+        states: Sequence[CellState],
+        rows: Rows,
+        training: bool,
+        threads: int,
+    ) -> list[Any]:
+        """Run the cells of a stacked layer, (direction, number) each."""
         raise NotImplementedError
 
-    def __call__(
-        self,
-        x: Array,
-        state: GivenState = None,
-        *,
-        lengths: Array | None = None,
-        resets: Array | None = None,
-        threads: int | None = None,
-    ) -> tuple[Array, State]:
-        """Return ``(y, state)``, without dropout. Arguments, results and errors as in `forward`."""
-        return self._run(x, state, lengths, resets, threads, training=False)[:2]
+    def _backward_calls(
+        self, tapes: list[Any], dy: Array | None, dstates: Sequence[CellState], threads: int
+    ) -> list[Any]:
+        """Run them back."""
+        raise NotImplementedError
 
-    def forward(
-        self,
-        x: Array,
-        state: GivenState = None,
-        *,
-        lengths: Array | None = None,
-        resets: Array | None = None,
-        threads: int | None = None,
-    ) -> tuple[Array, State, Tape]:
-        """Run the layer for training, with dropout.
-
-        Parameters
-        ----------
-        x : ndarray, (T, B, I), or (B, T, I) if `batch_first`, or (T, I)
-            The input, in the layer's dtype. Must not be modified before `backward`. Where it has no
-            batch axis, neither have the results.
-        state : ndarray, (L*D, B, P), or (L*D, P) for x (T, I); for the LSTM a pair
-            The states before the first step, zeros by default. The LSTM takes ``(h, c)`` with `c`
-            (L*D, B, H); either may be None.
-        lengths : ndarray of int, (B,), optional
-            Row ``b`` has ``lengths[b]`` steps, from 0 to T; the rest is padding, where ``y`` is 0.
-            The returned state is the one after the last valid step. Not with x (T, I).
-        resets : ndarray of bool, with the axes of `x` but the last, optional
-            Where true, the row's state is set to zero before that step, in both directions.
-        threads : int, optional
-            Number of threads, from 1 to 256; by default `rnnfast.get_num_threads`.
-
-        Returns
-        -------
-        y : ndarray, (T, B, D*P), or (B, T, D*P) if `batch_first`, or (T, D*P)
-            The last layer's outputs, forward direction first. A transposed view if `batch_first`.
-        state : ndarray or pair of ndarray, shaped as the argument
-            The states after the last step (of the reverse direction: after step 0).
-        tape : object
-            For one call of `backward`.
-
-        Raises
-        ------
-        TypeError
-            If an argument is not an array, or has another dtype.
-        ValueError
-            If a shape or a value does not fit.
-        """
-        return self._run(x, state, lengths, resets, threads, training=True)
-
-    def _run(
+    def _run_forward(
         self,
         x: Array,
         state: GivenState,
@@ -127,110 +80,62 @@ class Recurrent(Parameters, Generic[State]):
         threads: int | None,
         *,
         training: bool,
-    ) -> tuple[Array, State, Tape]:
-        weights = self._check_params()
+        extra: Any = None,
+    ) -> tuple[Array, list[Any], Tape]:
+        """Return y, the calls of all cells and the tape."""
         batch = self._check_input(x, lengths)
         states = self._check_state("state", state, batch)
         if resets is not None:
             resets = checks.mask("resets", resets, "x.shape[:-1]", x.shape[:-1])
             resets = self._time_major(resets, batch)
         x = self._time_major(x, batch)
-        cell, act = self._kind()
-        done: list[ForwardCall] = []  # of each cell
+        rows = Rows(lengths, resets, extra)
+        done: list[Any] = []  # of each cell
         masks: list[Array | None] = []
         for layer, cells in enumerate(self._stack):
             mask = self._dropout_mask(x.shape) if training and layer else None
             if mask is not None:
                 x = x * mask
             masks.append(mask)
-            calls: list[ForwardCall] = []
-            for direction, k in cells:
-                reverse = (direction == 1) != self._reverse
-                h0, c0 = states[k]
-                call = ForwardCall(
-                    cell, act, x, h0, c0, weights[k], lengths, resets, reverse, training
-                )
-                calls.append(call)
-            run_forward(calls, resolve(threads))
+            calls = self._forward_calls(cells, x, states, rows, training, resolve(threads))
             done += calls
             x = calls[-1].y
         y = self._as_given(x, batch)
         tapes = [call.tape for call in done]
         tape: Any = Tape(self, batch, y.shape, tapes, masks) if training else None
-        final: Any = self._join([call.h_n for call in done], [call.c_n for call in done], batch)
-        return y, final, tape
+        return y, done, tape
 
-    def backward(
-        self,
-        tape: Tape,
-        dy: Array | None = None,
-        dstate: GivenState = None,
-        *,
-        accumulate: dict[str, Array] | None = None,
-        threads: int | None = None,
-    ) -> Gradients[State]:
-        """Backpropagate through the `forward` that returned `tape`.
-
-        Parameters
-        ----------
-        tape : object
-            From this layer's `forward`. It can be used once.
-        dy : ndarray, shaped as ``y``, optional
-            Gradient of ``y``; zeros by default.
-        dstate : ndarray, or for the LSTM a pair, shaped as the returned state, optional
-            Gradient of the returned state, zeros by default; in a pair either may be None.
-        accumulate : dict of str to ndarray, optional
-            Arrays with the names, shapes and dtype of the parameters, to which the parameters'
-            gradients are added; it is returned as `params`.
-        threads : int, optional
-            Number of threads, from 1 to 256; by default `rnnfast.get_num_threads`.
-
-        Returns
-        -------
-        Gradients
-            Named tuple: `input`, shaped as ``x``; `state`, shaped as the state, also where that was
-            None; `params`, a dict with the names of the layer's parameters.
-
-        Raises
-        ------
-        TypeError
-            If `tape` is not a tape, or another argument not an array of the layer's dtype.
-        ValueError
-            If a shape or a name does not fit, or the tape belongs to another layer.
-        RuntimeError
-            If the tape has been used.
-        """
+    def _run_backward(
+        self, tape: Tape, dy: Array | None, dstate: GivenState, threads: int | None
+    ) -> tuple[Array, list[Any]]:
+        """Return dx and the calls of all cells; the tape is used up."""
         dout, dstates = self._check_upstream(tape, dy, dstate)
-        if accumulate is not None:
-            self._check_named("accumulate", accumulate, writeable=True)
-        cell, _ = self._kind()
-        done: list[BackwardCall] = []  # of each cell
+        done: list[Any] = []  # of each cell
         for layer in range(self.num_layers - 1, -1, -1):
-            calls: list[BackwardCall] = []
-            for _, k in self._stack[layer]:
-                dh_n, dc_n = dstates[k]
-                calls.append(BackwardCall(cell, tape.cells[k], dout, dh_n, dc_n))
-            run_backward(calls, resolve(threads))
+            numbers = [k for _, k in self._stack[layer]]
+            tapes, upstream = [tape.cells[k] for k in numbers], [dstates[k] for k in numbers]
+            calls = self._backward_calls(tapes, dout, upstream, resolve(threads))
             done = calls + done
             dout = calls[0].dx
             if len(calls) == 2:
                 dout += calls[1].dx
             if tape.masks[layer] is not None:
                 dout *= tape.masks[layer]
-        params: Any = by_name(self._names, done)
         tape.cells, tape.masks = [], []
-        if accumulate is not None:
-            for name, gradient in params.items():
-                np.add(accumulate[name], gradient, out=accumulate[name])
-            params = accumulate
-        dstate_0 = self._join([call.dh0 for call in done], [call.dc0 for call in done], tape.batch)
-        return Gradients(self._as_given(dout, tape.batch), dstate_0, params)
+        return self._as_given(dout, tape.batch), done
 
-    def stream(
-        self, batch_size: int = 1, state: GivenState = None, threads: int | None = None
-    ) -> Stream:
-        """Return a `Stream`: a snapshot of the weights that takes steps and carries the state."""
-        return Stream(self, batch_size, state, threads)
+    def _is_reverse(self, direction: int) -> bool:
+        return (direction == 1) != self._reverse
+
+    def _accumulated(
+        self, params: dict[str, Array], accumulate: dict[str, Array] | None
+    ) -> dict[str, Array]:
+        """Add the gradients to those of the caller, if it gave some."""
+        if accumulate is None:
+            return params
+        for name, gradient in params.items():
+            np.add(accumulate[name], gradient, out=accumulate[name])
+        return accumulate
 
     # ------------------------------------------------------------------------------------ steps
 
@@ -256,26 +161,7 @@ class Recurrent(Parameters, Generic[State]):
             return a[:, 0]
         return a.swapaxes(0, 1) if self.batch_first else a
 
-    def _join(self, h: Sequence[Any], c: Sequence[Any], batch: tuple[int, ...]) -> Any:
-        """Turn each cell's h and c, (B, .), into what the user sees."""
-        if len(h) == 1:  # views; unbatched, (1, .) is (L*D, .)
-            first_h, first_c = h[0], c[0]
-            if batch:
-                first_h, first_c = first_h[None], first_c if first_c is None else first_c[None]
-            return first_h if first_c is None else (first_h, first_c)
-        joined = _stack(h, batch)
-        return joined if len(self._sizes) == 1 else (joined, _stack(c, batch))
-
     # ----------------------------------------------------------------------------------- checks
-
-    def _check_params(self) -> list[Weights]:
-        """Return each cell's weights, checked unless they are the very arrays of last time."""
-        params = self.params
-        if not arrays.same(params, self._checked):
-            self._check_named("params", params)
-            self._checked = {name: params[name] for name in self._shapes}
-            self._weights = [Weights(*map(params.get, names)) for names in self._names]
-        return self._weights
 
     def _check_input(self, x: Array, lengths: Array | None) -> tuple[int, ...]:
         """Return (B,), or () for unbatched input."""
@@ -297,21 +183,25 @@ class Recurrent(Parameters, Generic[State]):
         self, name: str, state: GivenState, batch: tuple[int, ...]
     ) -> Sequence[CellState]:
         """Return each cell's part of a state or its gradient."""
-        if state is None:
-            return [(None, None)] * len(self._cells)
         count = len(self._sizes)
+        if state is None:
+            return [(None,) * count] * len(self._stack) * self._directions
         given: Any = (state,) if count == 1 else state
+        names = ", ".join(self._state_names)
+        expected = f"a pair ({names})" if count == 2 else f"a tuple ({names})"
         if not isinstance(given, (tuple, list)):
-            raise TypeError(f"{name} has type {type(state).__name__}, expected a pair (h, c)")
+            raise TypeError(f"{name} has type {type(state).__name__}, expected {expected}")
         if len(given) != count:
-            raise ValueError(f"{name} has length {len(state)}, expected a pair (h, c)")
-        parts: list[Any] = [(None,) * len(self._cells)] * 2
+            raise ValueError(f"{name} has length {len(given)}, expected {expected}")
+        cells = len(self._stack) * self._directions
+        parts: list[Any] = [(None,) * cells] * count
         for i, part in enumerate(given):
             if part is None:
                 continue
             label = name if count == 1 else f"{name}[{i}]"
-            dims = f"(L*D, {'B, ' if batch else ''}{self._state_letters[i]})"
-            checks.exact(label, part, self.dtype, (len(self._cells), *batch, self._sizes[i]), dims)
+            letter = self._state_letters[i] if self._state_letters else self._sizes[i]
+            dims = f"(L*D, {'B, ' if batch else ''}{letter})"
+            checks.exact(label, part, self.dtype, (cells, *batch, self._sizes[i]), dims)
             parts[i] = part if batch else part[:, None]
         return list(zip(*parts, strict=True))
 
@@ -331,7 +221,9 @@ class Recurrent(Parameters, Generic[State]):
         return dy, self._check_state("dstate", dstate, tape.batch)
 
 
-def _stack(parts: Sequence[Array], batch: tuple[int, ...]) -> Array:
-    """Stack the (B, .) of all cells; unbatched, (1, .) as (.)."""
+def stacked(parts: Sequence[Array], batched: bool) -> Array:
+    """Stack the states of all cells, (B, .) each; unbatched, (1, .) as (.)."""
+    if len(parts) == 1:  # a view; unbatched, (1, .) is (L*D, .)
+        return parts[0][None] if batched else parts[0]
     states = np.array(parts)
-    return states if batch else states[:, 0]
+    return states if batched else states[:, 0]

@@ -6,9 +6,10 @@ the file is allocated for it.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -22,6 +23,7 @@ _MODULES = {  # where a class is; the training kit is imported only when a file 
     "RNN": "rnnfast.layers",
     "GRU": "rnnfast.layers",
     "LSTM": "rnnfast.layers",
+    "Recurrent": "rnnfast._generic",
     "Linear": "rnnfast.training.modules",
     "Embedding": "rnnfast.training.modules",
 }
@@ -37,9 +39,9 @@ def save(path: Path, layers: Any) -> None:
         In `.npz` the file is NumPy's and needs no further package; else it is a safetensors file.
         Replaced if it exists, in one step: nobody sees half a file.
     layers : layer or dict of str to layer
-        `RNN`, `GRU`, `LSTM`, `training.Linear` or `training.Embedding`. In the file of a dict
-        the parameters are called ``name.parameter``, as in a `state_dict` of PyTorch. Not saved:
-        `rng`.
+        `RNN`, `GRU`, `LSTM`, `Recurrent`, `training.Linear` or `training.Embedding`. In the file of
+        a dict the parameters are called ``name.parameter``, as in a `state_dict` of PyTorch. Not
+        saved: `rng`, and the function of a cell.
 
     Raises
     ------
@@ -74,13 +76,16 @@ def save(path: Path, layers: Any) -> None:
     _files.write(path, arrays, {"format": _LAYERS, "layers": descriptions})
 
 
-def load(path: Path) -> Any:
+def load(path: Path, cells: Iterable[Any] = ()) -> Any:
     """Read a layer, or several, from a file that `save` has written.
 
     Parameters
     ----------
     path : path
         The file's content, not its name, tells its format.
+    cells : iterable of Cell, optional
+        The cells of your own that layers of the file were made of. Those of `rnnfast.cells` are
+        known.
 
     Returns
     -------
@@ -96,8 +101,9 @@ def load(path: Path) -> Any:
     OSError
         The file cannot be read.
     ValueError
-        It is damaged, or holds no layer of rnnfast. Nothing in it is run, and nothing larger than
-        the file is allocated before all of it has been checked.
+        It is damaged, or holds no layer of rnnfast, or a cell is not known or has other equations
+        than the saved one. Nothing in it is run, and nothing larger than the file is allocated
+        before all of it has been checked.
 
     Examples
     --------
@@ -106,10 +112,14 @@ def load(path: Path) -> Any:
     """
     with _files.reading("layer", path):
         header, arrays = _files.read(path, [_LAYER, _LAYERS])
-        return _layer(header, arrays) if header["format"] == _LAYER else _layers(header, arrays)
+        own = {cell.name: cell for cell in cells}
+        read = _layer if header["format"] == _LAYER else _layers
+        return read(header, arrays, own)
 
 
-def _layers(header: dict[str, Any], arrays: dict[str, Array]) -> dict[str, Any]:
+def _layers(
+    header: dict[str, Any], arrays: dict[str, Array], own: Mapping[str, Any]
+) -> dict[str, Any]:
     descriptions = header.get("layers")
     if not isinstance(descriptions, dict):
         raise ValueError(f"its layers are {descriptions!r}, expected a JSON object")
@@ -123,7 +133,7 @@ def _layers(header: dict[str, Any], arrays: dict[str, Array]) -> dict[str, Any]:
             if missing := full.keys() - unused:
                 raise ValueError(f"its array {min(missing)!r} is missing")
             unused -= full.keys()
-            found[name] = _layer(description, {full[key]: arrays[key] for key in full})
+            found[name] = _layer(description, {full[key]: arrays[key] for key in full}, own)
         except (TypeError, ValueError, KeyError) as error:
             raise ValueError(f"layer {name!r}: {error}") from error
     if unused:
@@ -131,13 +141,15 @@ def _layers(header: dict[str, Any], arrays: dict[str, Array]) -> dict[str, Any]:
     return found
 
 
-def _layer(description: dict[str, Any], arrays: dict[str, Array]) -> Any:
+def _layer(description: dict[str, Any], arrays: dict[str, Array], own: Mapping[str, Any]) -> Any:
     kind, options = _class(description.get("class")), description.get("options")
     if not isinstance(options, dict):
         raise ValueError(f"its options are {options!r}, expected a JSON object")
     expected = _option_names(kind)
     if options.keys() != set(expected):
         raise ValueError(f"its options are {', '.join(options)}, expected {', '.join(expected)}")
+    if "cell" in options:
+        options = options | {"cell": _cell(options["cell"], own)}
     if _is_recurrent(kind):
         _check_recurrent(kind, options, arrays)
     else:
@@ -158,7 +170,7 @@ def _class(name: object) -> Any:
 
 
 def _is_recurrent(kind: Any) -> bool:
-    return _MODULES[kind.__name__] == "rnnfast.layers"
+    return _MODULES[kind.__name__] in ("rnnfast.layers", "rnnfast._generic")
 
 
 def _description(name: str, layer: Any) -> dict[str, Any]:
@@ -181,18 +193,46 @@ def _option_names(kind: Any) -> list[str]:
 
 
 def _recurrent_options(layer: Any) -> dict[str, Any]:
-    names = _option_names(type(layer))
-    return {name: getattr(layer, name) for name in names} | {"dtype": layer.dtype.name}
+    options = {name: getattr(layer, name) for name in _option_names(type(layer))}
+    if "cell" in options:
+        options["cell"] = [layer.cell.name, _equations(layer.cell)]
+    return options | {"dtype": layer.dtype.name}
+
+
+def _equations(cell: Any) -> str:
+    """A fingerprint of what a cell computes."""
+    return hashlib.sha256(str(cell).encode()).hexdigest()
+
+
+def _cell(saved: Any, own: Mapping[str, Any]) -> Any:
+    """Find the cell of a saved layer, by its name and equations."""
+    from .cells import named
+
+    if not (isinstance(saved, list) and len(saved) == 2 and isinstance(saved[0], str)):
+        raise ValueError(f"its cell is {saved!r}, expected a name and a fingerprint")
+    name, equations = saved
+    cell = own.get(name) or named(name)
+    if cell is None:
+        raise ValueError(
+            f"its cell is {name!r}, which is not in rnnfast.cells: give it by "
+            f"rnnfast.load(path, cells=[{name}])"
+        )
+    if _equations(cell) != equations:
+        raise ValueError(f"its cell {name!r} has other equations than the one that was saved")
+    return cell
 
 
 def _check_recurrent(kind: Any, options: dict[str, Any], arrays: dict[str, Array]) -> None:
     """Raise unless the options are what a layer of that class with these arrays would store."""
     layers = options["num_layers"]
+    given = options | (
+        {"cell": [options["cell"].name, _equations(options["cell"])]} if "cell" in options else {}
+    )
     if isinstance(layers, int) and layers > len(arrays):
         raise ValueError(f"num_layers is {layers}, but there are {len(arrays)} arrays")
     # A layer without values: whether the arrays fit is known before anything is allocated.
     empty = type("Empty", (kind,), {"_initial_values": lambda self: {}})(**options)
-    _check_options(options, _recurrent_options(empty))
+    _check_options(given, _recurrent_options(empty))
     empty._check_named("arrays", arrays)
 
 

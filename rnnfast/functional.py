@@ -15,16 +15,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ._cell_calls import CellGrads, cell_backward, cell_forward
 from ._core import checks, config
 from ._core.passes import BackwardCall, ForwardCall, Tape, Weights, run_backward, run_forward
 from ._core.threads import resolve
 from .reference import GRUGrads, LSTMGrads, RNNGrads
 
 __all__ = [
+    "CellGrads",
     "GRUGrads",
     "LSTMGrads",
     "RNNGrads",
     "Tape",
+    "cell_backward",
+    "cell_forward",
     "gru_backward",
     "gru_forward",
     "lstm_backward",

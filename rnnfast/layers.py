@@ -10,14 +10,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import DTypeLike
 
+from ._builtin import BuiltIn
 from ._core import checks, config
 from ._parameters import Array, Seed
-from ._recurrent import Recurrent
 
 __all__ = ["GRU", "LSTM", "RNN"]
 
 
-class RNN(Recurrent[Array]):
+class RNN(BuiltIn[Array]):
     """Simple recurrent layer: ``h = act(w_ih x + b_ih + w_hh h' + b_hh)`` (Elman 1990).
 
     Parameters
@@ -73,6 +73,7 @@ class RNN(Recurrent[Array]):
 
     _gates = config.gates_of(config.RNN)
     _state_letters = ("P",)
+    _state_names = ("h",)
 
     def __init__(
         self,
@@ -106,7 +107,7 @@ class RNN(Recurrent[Array]):
         return config.RNN, config.ACTIVATIONS[self.nonlinearity]
 
 
-class GRU(Recurrent[Array]):
+class GRU(BuiltIn[Array]):
     """Gated recurrent unit (Cho 2014, Chung 2014), gates r, z, n.
 
     Per step ``r, z = sigmoid(w x + b_i + u h' + b_h)`` and ``h = (1 - z) n + z h'``.
@@ -133,6 +134,7 @@ class GRU(Recurrent[Array]):
 
     _gates = config.gates_of(config.GRU)
     _state_letters = ("P",)
+    _state_names = ("h",)
 
     def __init__(
         self,
@@ -165,7 +167,7 @@ class GRU(Recurrent[Array]):
         return config.GRU if self.reset_after else config.GRU_RESET_BEFORE, 0
 
 
-class LSTM(Recurrent[tuple[Array, Array]]):
+class LSTM(BuiltIn[tuple[Array, Array]]):
     """Long short-term memory (Hochreiter & Schmidhuber 1997, Gers 2000), gates i, f, g, o.
 
     Per step ``a = w_ih x + b_ih + w_hh h' + b_hh``, ``i, f, o = sigmoid(a)``, ``g = tanh(a)``,
@@ -191,6 +193,7 @@ class LSTM(Recurrent[tuple[Array, Array]]):
 
     _gates = config.gates_of(config.LSTM)
     _state_letters = ("P", "H")
+    _state_names = ("h", "c")
 
     def __init__(
         self,

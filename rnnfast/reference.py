@@ -52,10 +52,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from ._reference_cells import cell_backward, cell_forward
+
 __all__ = [
     "GRUGrads",
     "LSTMGrads",
     "RNNGrads",
+    "cell_backward",
+    "cell_forward",
     "gru_backward",
     "gru_forward",
     "lstm_backward",

@@ -85,10 +85,10 @@ class Stream(Steps):
     @state.setter
     def state(self, state: Any) -> None:
         parts = self._layer._check_state("state", state, (self._batch_size,))
-        for (h, c), layer in zip(parts, self.layers, strict=True):
-            self._h(layer)[:] = 0 if h is None else h
+        for part, layer in zip(parts, self.layers, strict=True):
+            self._h(layer)[:] = 0 if part[0] is None else part[0]
             if layer.c is not None:
-                layer.c[:, : layer.H] = 0 if c is None else c
+                layer.c[:, : layer.H] = 0 if part[1] is None else part[1]
 
     def reset(self, mask: NDArray[np.bool_] | None = None) -> None:
         """Set the state to zero: of all rows, or of those where `mask`, bool (B,), is true.

@@ -84,6 +84,27 @@ cdef extern from "rnnfast.h" nogil:
         rnnfast_term term[3]
         void *bias
 
+    ctypedef struct rnnfast_instruction:
+        pass
+
+    ctypedef struct rnnfast_array:
+        void *at
+        Py_ssize_t stride
+        int local
+
+    ctypedef struct rnnfast_product:
+        Py_ssize_t rows, columns, K
+        const void *a
+        const Py_ssize_t *a_row_index
+        Py_ssize_t a_stride
+        const void *weights
+        const void *init
+        Py_ssize_t init_stride
+        void *c
+        const Py_ssize_t *c_row_index
+        Py_ssize_t c_stride
+        int whole_vectors
+
     ctypedef struct rnnfast_kernels:
         const char *isa
         int size, lanes, tile_rows
@@ -105,6 +126,13 @@ cdef extern from "rnnfast.h" nogil:
         void (*wgrad)(const rnnfast_wgrad *, Py_ssize_t, Py_ssize_t, void *) noexcept nogil
         void (*math)(int, Py_ssize_t, const void *, void *) noexcept nogil
         double (*peak)(long) noexcept nogil
+        void (*run_program)(const rnnfast_instruction *, Py_ssize_t, const rnnfast_array *, Py_ssize_t,
+                            Py_ssize_t) noexcept nogil
+        void (*copy_rows)(Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, const Py_ssize_t *, void *,
+                          Py_ssize_t) noexcept nogil
+        void (*pack_weights)(const void *const *, Py_ssize_t, Py_ssize_t, void *) noexcept nogil
+        void (*pack_weights_back)(const void *const *, Py_ssize_t, Py_ssize_t, void *) noexcept nogil
+        void (*multiply)(const rnnfast_product *) noexcept nogil
 
     const char *const *rnnfast_isas()
     const rnnfast_cell *rnnfast_cell_of(int)

@@ -10,6 +10,8 @@ cdef struct Pass:
     const rnnfast_cell *cell
     const rnnfast_packed *w
     const rnnfast_weights *caller_weights  # read instead of w where one row takes one step; or NULL
+    double row_flops             # of a data row
+    Py_ssize_t weight_bytes
     Py_ssize_t T, B, N, Hp, Pp, gates_stride
     const Py_ssize_t *active     # (T,) rows of each step, NULL if dense
     const Py_ssize_t *offset     # (T,) first data row of each step
@@ -41,6 +43,10 @@ cdef void zero_padding(const Pass *f, const Rows *array, Py_ssize_t n, Py_ssize_
 # One block of rows through all steps; nonzero if there is no memory.
 ctypedef int (*block_function)(const Pass *, Py_ssize_t, Py_ssize_t) noexcept nogil
 
+cdef void take_states(const Pass *f, const Rows *to, const Rows *states, Py_ssize_t b, Py_ssize_t rows,
+                      Py_ssize_t n) noexcept nogil
+cdef void give_states(const Pass *f, const Rows *states, const Rows *source, Py_ssize_t b, Py_ssize_t rows,
+                      Py_ssize_t n) noexcept nogil
 cdef int forward_block(const Pass *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nogil
 cdef int backward_block(const Pass *f, Py_ssize_t b0, Py_ssize_t b1) noexcept nogil
 cdef int run_blocks(Pass **passes, block_function run, int threads) except -1

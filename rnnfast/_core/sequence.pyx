@@ -45,11 +45,13 @@ cdef Pass start_pass(const rnnfast_kernels *k, const rnnfast_packed *w, Py_ssize
     f.T, f.B, f.N = T, B, N
     f.Hp, f.Pp = padded(k, w.H), padded(k, w.P)
     f.gates_stride = f.cell.slots * f.Hp
+    f.row_flops = flops_of(1, w.cell, w.I, w.H, w.P)
+    f.weight_bytes = k.size * f.cell.slots * w.H * (w.I + w.P)
     return f
 
 
 cdef double flops(const Pass *f) noexcept nogil:
-    return flops_of(f.N, f.w.cell, f.w.I, f.w.H, f.w.P)
+    return f.N * f.row_flops
 
 
 # ---- States and padding of the caller.
@@ -95,10 +97,6 @@ cdef struct ForwardScratch:
     Py_ssize_t *x_index          # where the projected rows of x are
 
 
-cdef inline Py_ssize_t weight_bytes(const Pass *f) noexcept nogil:
-    return f.k.size * f.cell.slots * f.w.H * (f.w.I + f.w.P)
-
-
 cdef inline bint projects_ahead(const Pass *f, Py_ssize_t rows) noexcept nogil:
     """Whether w_ih x is computed for many steps at once.
 
@@ -106,7 +104,7 @@ cdef inline bint projects_ahead(const Pass *f, Py_ssize_t rows) noexcept nogil:
     rows that pays if the weights do not fit the first-level cache. With more rows it pays if they do not fit the second
     or, up to 11 rows, leave it little room. And it pays where 4 vectors of
     w_ih and w_hh together would crowd that cache. (M43)"""
-    cdef Py_ssize_t panel = 4 * f.k.lanes * f.k.size * (f.w.I + f.w.P), weights = weight_bytes(f)
+    cdef Py_ssize_t panel = 4 * f.k.lanes * f.k.size * (f.w.I + f.w.P), weights = f.weight_bytes
     cdef Py_ssize_t tile = rows // max((rows + f.k.tile_rows - 1) // f.k.tile_rows, 1)  # of the lower ones
     cdef Py_ssize_t least = SMALL if tile < min(f.k.tile_rows, 4) else MIDDLE if rows < 12 else LARGE
     return f.T > 1 and ((rows < 20 and weights > least) or panel > LARGE_PANEL)
@@ -382,7 +380,7 @@ cdef int run_blocks(Pass **passes, block_function run, int threads) except -1:
     cdef Pass *f = passes[0]
     cdef int n = 1 if passes[1] == NULL else 2, failed
     cdef double work = flops(f) + (flops(passes[1]) if n == 2 else 0)
-    cdef Py_ssize_t blocks, rows = BLOCK_ROWS_LARGE if weight_bytes(f) > LARGE else BLOCK_ROWS
+    cdef Py_ssize_t blocks, rows = BLOCK_ROWS_LARGE if f.weight_bytes > LARGE else BLOCK_ROWS
     cdef BlockJob job
     threads = min(useful_threads(work, threads), max(n * f.B, 1))
     blocks = max((f.B + rows - 1) // rows, 1)

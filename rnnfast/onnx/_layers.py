@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from .._builtin import BuiltIn, State
 from .._core import checks
 from .._parameters import Array
-from .._recurrent import GivenState, Recurrent, State, Tape
+from .._recurrent import GivenState, Tape
 from ..layers import GRU, LSTM, RNN
 from ..stream import Stream
 
 
-class NodeLayer(Recurrent[State]):
+class NodeLayer(BuiltIn[State]):
     """What a node fixes besides its parameters.
 
     Attributes
@@ -31,7 +32,7 @@ class NodeLayer(Recurrent[State]):
     def reverse(self) -> bool:
         return self._reverse
 
-    def _run(
+    def _run_forward(
         self,
         x: Array,
         state: GivenState,
@@ -40,11 +41,12 @@ class NodeLayer(Recurrent[State]):
         threads: int | None,
         *,
         training: bool,
-    ) -> tuple[Array, State, Tape]:
+        extra: Any = None,
+    ) -> tuple[Array, list[Any], Tape]:
         batch = self._check_input(x, None)
         state = self._own_state(batch) if state is None else state
         lengths = self._own_lengths(x, batch) if lengths is None else lengths
-        return super()._run(x, state, lengths, resets, threads, training=training)
+        return super()._run_forward(x, state, lengths, resets, threads, training=training)
 
     def _own_state(self, batch: tuple[int, ...]) -> GivenState:
         """Return `initial_state` for a batch axis of this size, or none."""

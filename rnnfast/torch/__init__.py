@@ -8,6 +8,8 @@ the layers of an existing model into them, `report` says which, `restore` turns 
 >>> model = rnnfast.torch.accelerate(model)
 >>> print(rnnfast.torch.report(model))
 
+`Recurrent` makes a module of a cell of your own (`rnnfast.cells`), on the CPU.
+
 float32 and float64 tensors on the CPU go to rnnfast's kernels, by autograd too. All else gives the
 same results by PyTorch's own operations: other devices and dtypes, autocast, `torch.func`,
 forward-mode differentiation, gradients of gradients. The number of threads is PyTorch's,
@@ -22,7 +24,8 @@ except ModuleNotFoundError as error:
     message = "rnnfast.torch needs PyTorch: pip install rnnfast[torch]"
     raise ModuleNotFoundError(message, name=error.name) from error
 from ._report import Report, report
+from .cells import Recurrent
 from .layers import GRU, LSTM, RNN
 from .models import accelerate, restore
 
-__all__ = ["GRU", "LSTM", "RNN", "Report", "accelerate", "report", "restore"]
+__all__ = ["GRU", "LSTM", "RNN", "Recurrent", "Report", "accelerate", "report", "restore"]

@@ -12,7 +12,18 @@ import pytest
 from documented import errors
 
 import rnnfast
-from rnnfast import GRU, LSTM, RNN, demos, functional, interop, reference, training
+from rnnfast import (
+    GRU,
+    LSTM,
+    RNN,
+    Recurrent,
+    cells,
+    demos,
+    functional,
+    interop,
+    reference,
+    training,
+)
 
 X = np.ones((4, 2, 3), np.float32)
 W = np.ones((12, 3), np.float32), np.ones((12, 4), np.float32)
@@ -31,6 +42,25 @@ def used_tape() -> Any:
 
 def backward(*arguments: Any, times: int = 1) -> None:
     layer = GRU(3, 4)
+    tape = layer.forward(X)[2]
+    for _ in range(times):
+        layer.backward(tape, *arguments)
+
+
+@cells.cell(state="h")
+def added(x: Any, h: Any) -> Any:
+    """I must be H."""
+    return x + h
+
+
+def cell_backward(*arguments: Any, times: int = 1) -> None:
+    tape = functional.cell_forward(added, X, (X[0],), {})[2]
+    for _ in range(times):
+        functional.cell_backward(tape, *arguments)
+
+
+def recurrent_backward(*arguments: Any, times: int = 1) -> None:
+    layer = Recurrent(added, 3, 3)
     tape = layer.forward(X)[2]
     for _ in range(times):
         layer.backward(tape, *arguments)
@@ -77,6 +107,35 @@ FORWARDS: dict[str, Callable[..., Any]] = {
 Row = tuple[str, type[BaseException], Callable[[], Any], str]
 STATE, GONE = np.ones((1, 2, 4), np.float32), "/no/such/folder/x.npz"
 ROWS: list[Row] = [
+    ("Recurrent", TypeError, lambda: Recurrent(len, 3, 3), "cell has type builtin"),
+    ("Recurrent", ValueError, lambda: Recurrent(added, 3, 3, sizes={"q": 1}), "unexpected name"),
+    ("Recurrent", cells.TraceError, lambda: Recurrent(added, 3, 4), "do not fit each other"),
+    ("Recurrent.forward", TypeError, lambda: Recurrent(added, 3, 3).forward([1.0]), "x has type"),
+    ("Recurrent.forward", ValueError, lambda: Recurrent(added, 3, 3).forward(X[..., 1:]), "x has"),
+    ("Recurrent.backward", TypeError, lambda: recurrent_backward([1.0]), "dy has type list"),
+    ("Recurrent.backward", ValueError, lambda: recurrent_backward(X[1:]), "dy has shape"),
+    ("Recurrent.backward", RuntimeError, lambda: recurrent_backward(times=2), "has been used"),
+    (
+        "functional.cell_forward",
+        TypeError,
+        lambda: functional.cell_forward(added, X, X, {}),
+        "expected a tuple of 1",
+    ),
+    (
+        "functional.cell_forward",
+        ValueError,
+        lambda: functional.cell_forward(added, X, (X[0],), {"w": X}),
+        "unexpected keys",
+    ),
+    (
+        "functional.cell_forward",
+        cells.TraceError,
+        lambda: functional.cell_forward(added, X[..., 1:].copy(), (X[0],), {}),
+        "do not fit each other",
+    ),
+    ("functional.cell_backward", TypeError, lambda: functional.cell_backward(None), "tape has"),
+    ("functional.cell_backward", ValueError, lambda: cell_backward(X[1:]), "dy has shape"),
+    ("functional.cell_backward", RuntimeError, lambda: cell_backward(times=2), "has been used"),
     *(
         row
         for name, kind in (("RNN", RNN), ("GRU", GRU), ("LSTM", LSTM))
@@ -88,20 +147,20 @@ ROWS: list[Row] = [
             (name, ValueError, lambda kind=kind: kind(0, 4), "input_size is 0"),
         )
     ),
-    ("Recurrent.forward", TypeError, lambda: GRU(3, 4).forward([1.0]), "x has type list"),
-    ("Recurrent.forward", TypeError, lambda: GRU(3, 4).forward(X.astype(float)), "x has dtype"),
-    ("Recurrent.forward", ValueError, lambda: GRU(3, 4).forward(X[:, :, 1:]), "x has shape"),
-    ("Recurrent.forward", ValueError, lambda: GRU(3, 4).forward(X, lengths=[5, 1]), "lengths has"),
-    ("Recurrent.backward", TypeError, lambda: GRU(3, 4).backward(None), "tape has type NoneType"),
-    ("Recurrent.backward", TypeError, lambda: backward([1.0]), "dy has type list"),
-    ("Recurrent.backward", ValueError, lambda: backward(X), "dy has shape"),
+    ("BuiltIn.forward", TypeError, lambda: GRU(3, 4).forward([1.0]), "x has type list"),
+    ("BuiltIn.forward", TypeError, lambda: GRU(3, 4).forward(X.astype(float)), "x has dtype"),
+    ("BuiltIn.forward", ValueError, lambda: GRU(3, 4).forward(X[:, :, 1:]), "x has shape"),
+    ("BuiltIn.forward", ValueError, lambda: GRU(3, 4).forward(X, lengths=[5, 1]), "lengths has"),
+    ("BuiltIn.backward", TypeError, lambda: GRU(3, 4).backward(None), "tape has type NoneType"),
+    ("BuiltIn.backward", TypeError, lambda: backward([1.0]), "dy has type list"),
+    ("BuiltIn.backward", ValueError, lambda: backward(X), "dy has shape"),
     (
-        "Recurrent.backward",
+        "BuiltIn.backward",
         ValueError,
         lambda: GRU(3, 4).backward(GRU(3, 4).forward(X)[2]),
         "tape is from another layer",
     ),
-    ("Recurrent.backward", RuntimeError, lambda: backward(times=2), "tape has been used"),
+    ("BuiltIn.backward", RuntimeError, lambda: backward(times=2), "tape has been used"),
     (
         "Parameters.load_state_dict",
         TypeError,

@@ -202,8 +202,8 @@ def damaged(good: File) -> dict[str, tuple[bytes, str]]:
         "other version": (good.with_text(good.text | {"format": "rnnfast layer 2"}), "layer 2"),
         "no class": (good.with_text({"format": "rnnfast layer 1"}), "its class is None"),
         "unknown class": (
-            good.with_text(good.text | {"class": "Recurrent"}),
-            "its class is 'Recurrent', expected one of RNN, GRU, LSTM",
+            good.with_text(good.text | {"class": "BuiltIn"}),
+            "its class is 'BuiltIn', expected one of RNN, GRU, LSTM",
         ),
         "class a list": (good.with_text(good.text | {"class": ["LSTM"]}), "its class is ['LSTM']"),
         "other class": (good.with_text(good.text | {"class": "GRU"}), "its options are"),

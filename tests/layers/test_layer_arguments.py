@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rnnfast import GRU, LSTM, RNN, _recurrent, functional
+from rnnfast import GRU, LSTM, RNN, _builtin, functional
 from rnnfast._core import passes
 
 LAYERS = (RNN, GRU, LSTM)
@@ -375,7 +375,7 @@ def test_only_training_saves_a_tape(monkeypatch: pytest.MonkeyPatch) -> None:
         run(calls, threads)
         saved.append(calls[0].tape is not None)
 
-    monkeypatch.setattr(_recurrent, "run_forward", spy)
+    monkeypatch.setattr(_builtin, "run_forward", spy)
     layer = GRU(3, 4)
     layer(X)
     layer.forward(X)

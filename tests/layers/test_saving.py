@@ -113,7 +113,7 @@ def changed(module: Any, **params: Any) -> Any:
 
 
 WRONG: list[tuple[Any, type[Exception], str]] = [
-    (3, TypeError, "layer has type int, expected RNN, GRU, LSTM, Linear, Embedding"),
+    (3, TypeError, "layer has type int, expected RNN, GRU, LSTM, Recurrent, Linear, Embedding"),
     (None, TypeError, "layer has type NoneType"),
     ({"a": {"b": GRU(3, 5)}}, TypeError, "layers['a'] has type dict, expected RNN"),
     ({"a": Dotted(3, 5)}, TypeError, "layers['a'] has type Dotted"),

@@ -1,0 +1,4 @@
+from .cells cimport CellPass
+
+cdef object input_gradient(const CellPass *c, plan, shape, dtype, int threads)
+cdef dict weight_gradients(const CellPass *c, plan, dtype, int threads)
