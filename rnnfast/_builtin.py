@@ -15,7 +15,7 @@ from ._core.passes import (
     run_forward,
 )
 from ._parameters import Array
-from ._recurrent import CellState, GivenState, RecurrentLayer, Rows, Tape, stacked
+from ._recurrent import CellState, GivenState, RecurrentLayer, Tape, stacked
 from .stream import Stream
 
 State = TypeVar("State")  # what a layer returns as its state: an array, for the LSTM a pair
@@ -47,7 +47,9 @@ class BuiltIn(RecurrentLayer, Generic[State]):
     ) -> tuple[Array, State]:
         """Return ``(y, state)``, without dropout. Arguments, results and errors as in `forward`."""
         y, calls, _ = self._run_forward(x, state, lengths, resets, threads, training=False)
-        return y, self._final_state([(call.h_n, call.c_n) for call in calls], x.ndim == 3)
+        return y, self._join(
+            [call.h_n for call in calls], [call.c_n for call in calls], x.ndim == 3
+        )
 
     def forward(
         self,
@@ -93,7 +95,11 @@ class BuiltIn(RecurrentLayer, Generic[State]):
             If a shape or a value does not fit.
         """
         y, calls, tape = self._run_forward(x, state, lengths, resets, threads, training=True)
-        return y, self._final_state([(call.h_n, call.c_n) for call in calls], x.ndim == 3), tape
+        return (
+            y,
+            self._join([call.h_n for call in calls], [call.c_n for call in calls], x.ndim == 3),
+            tape,
+        )
 
     def backward(
         self,
@@ -139,7 +145,8 @@ class BuiltIn(RecurrentLayer, Generic[State]):
             self._check_named("accumulate", accumulate, writeable=True)
         dx, calls = self._run_backward(tape, dy, dstate, threads)
         params = self._accumulated(by_name(self._names, calls), accumulate)
-        state = self._final_state([(call.dh0, call.dc0) for call in calls], bool(tape.batch))
+        h0, c0 = [call.dh0 for call in calls], [call.dc0 for call in calls]
+        state = self._join(h0, c0, bool(tape.batch))
         return Gradients(dx, state, params)
 
     def stream(
@@ -155,36 +162,40 @@ class BuiltIn(RecurrentLayer, Generic[State]):
         cells: list[tuple[int, int]],
         x: Array,
         states: Sequence[CellState],
-        rows: Rows,
+        lengths: Array | None,
+        resets: Array | None,
+        extra: Any,
         training: bool,
         threads: int,
     ) -> list[Any]:
         weights, (cell, act) = self._check_params(), self._kind()
         calls: list[ForwardCall] = []
         for direction, k in cells:
-            h0, c0 = states[k] if len(self._sizes) == 2 else (*states[k], None)
-            reverse = self._is_reverse(direction)
-            call = ForwardCall(
-                cell, act, x, h0, c0, weights[k], rows.lengths, rows.resets, reverse, training
-            )
+            h0, c0 = (*states[k], None)[:2]
+            reverse = (direction == 1) != self._reverse
+            call = ForwardCall(cell, act, x, h0, c0, weights[k], lengths, resets, reverse, training)
             calls.append(call)
         run_forward(calls, threads)
         return calls
 
     def _backward_calls(
-        self, tapes: list[Any], dy: Array | None, dstates: Sequence[CellState], threads: int
+        self,
+        cells: list[tuple[int, int]],
+        tapes: list[Any],
+        dy: Array | None,
+        dstates: Sequence[CellState],
+        threads: int,
     ) -> list[Any]:
         cell, _ = self._kind()
         calls: list[BackwardCall] = []
-        for tape, dstate in zip(tapes, dstates, strict=True):
-            dh_n, dc_n = dstate if len(self._sizes) == 2 else (*dstate, None)
-            calls.append(BackwardCall(cell, tape, dy, dh_n, dc_n))
+        for _, k in cells:
+            dh_n, dc_n = (*dstates[k], None)[:2]
+            calls.append(BackwardCall(cell, tapes[k], dy, dh_n, dc_n))
         run_backward(calls, threads)
         return calls
 
-    def _final_state(self, parts: Sequence[tuple[Any, Any]], batched: bool) -> Any:
+    def _join(self, h: Sequence[Any], c: Sequence[Any], batched: bool) -> Any:
         """Turn each cell's h and c, (B, .), into what the user sees."""
-        h, c = zip(*parts, strict=True)
         state = stacked(h, batched)
         return state if len(self._sizes) == 1 else (state, stacked(c, batched))
 

@@ -16,7 +16,7 @@ from ._cell_calls import CellGrads, CellTape, ExtraInput
 from ._cell_stream import CellStream
 from ._core import cell_plans, checks
 from ._parameters import Array, Seed
-from ._recurrent import CellState, GivenState, RecurrentLayer, Rows, Tape, stacked
+from ._recurrent import CellState, GivenState, RecurrentLayer, Tape, stacked
 from .cells._cell import Cell
 from .cells._graph import Graph
 
@@ -321,15 +321,17 @@ class Recurrent(RecurrentLayer):
         cells: list[tuple[int, int]],
         x: Array,
         states: Sequence[CellState],
-        rows: Rows,
+        lengths: Array | None,
+        resets: Array | None,
+        extra: Any,
         training: bool,
         threads: int,
     ) -> list[Any]:
         weights = self._check_params()
         graph = self._graphs[cells[0][1] // self._directions]
         T, B = x.shape[:2]
-        lengths = None if rows.lengths is None else checks.lengths(rows.lengths, T, B)
-        resets = None if rows.resets is None else np.ascontiguousarray(rows.resets)
+        lengths = None if lengths is None else checks.lengths(lengths, T, B)
+        resets = None if resets is None else np.ascontiguousarray(resets)
         size = graph.output.size
         y = cell_plans.empty((T, B, len(cells) * size), self.dtype)
         x = np.ascontiguousarray(x)
@@ -337,22 +339,27 @@ class Recurrent(RecurrentLayer):
         for i, (direction, k) in enumerate(cells):
             start = [None if s is None else np.ascontiguousarray(s) for s in states[k]]
             _, final, tape = _cell_calls.run_forward(
-                self.cell, graph, x, start, weights[k], rows.extra, lengths, resets,
-                self._is_reverse(direction), training, threads, y, i * size,
+                self.cell, graph, x, start, weights[k], extra, lengths, resets,
+                direction == 1, training, threads, y, i * size,
             )  # fmt: skip
             calls.append(_ForwardCall(y, final, tape))
         return calls
 
     def _backward_calls(
-        self, tapes: list[Any], dy: Array | None, dstates: Sequence[CellState], threads: int
+        self,
+        cells: list[tuple[int, int]],
+        tapes: list[Any],
+        dy: Array | None,
+        dstates: Sequence[CellState],
+        threads: int,
     ) -> list[Any]:
         if dy is not None:
             dy = np.ascontiguousarray(dy)
         calls = []
-        for i, (tape, dstate) in enumerate(zip(tapes, dstates, strict=True)):
-            end = [None if s is None else np.ascontiguousarray(s) for s in dstate]
-            column = i * tape.graph.output.size
-            grads = _cell_calls.run_backward(tape, dy, column, end, threads)
+        for i, (_, k) in enumerate(cells):
+            end = [None if s is None else np.ascontiguousarray(s) for s in dstates[k]]
+            column = i * tapes[k].graph.output.size
+            grads = _cell_calls.run_backward(tapes[k], dy, column, end, threads)
             calls.append(_BackwardCall(grads.x, grads))
         return calls
 

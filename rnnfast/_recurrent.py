@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -19,14 +19,6 @@ from ._parameters import Array, Parameters
 
 GivenState = Array | Sequence[Array | None] | None
 CellState = tuple[Array | None, ...]  # the states of one cell, (B, .); None: zeros
-
-
-class Rows(NamedTuple):
-    """What a call says of the rows of the batch: where they end, and where they begin anew."""
-
-    lengths: Array | None
-    resets: Array | None
-    extra: Any  # the extra inputs of a cell of the user's own
 
 
 @dataclass(slots=True, eq=False)
@@ -58,17 +50,24 @@ class RecurrentLayer(Parameters):
         cells: list[tuple[int, int]],
         x: Array,
         states: Sequence[CellState],
-        rows: Rows,
+        lengths: Array | None,
+        resets: Array | None,
+        extra: Any,
         training: bool,
         threads: int,
     ) -> list[Any]:
-        """Run the cells of a stacked layer, (direction, number) each."""
+        """Run the cells of a stacked layer, (direction, number) each; `extra` as they take it."""
         raise NotImplementedError
 
     def _backward_calls(
-        self, tapes: list[Any], dy: Array | None, dstates: Sequence[CellState], threads: int
+        self,
+        cells: list[tuple[int, int]],
+        tapes: list[Any],
+        dy: Array | None,
+        dstates: Sequence[CellState],
+        threads: int,
     ) -> list[Any]:
-        """Run them back."""
+        """Run them back; tapes and gradients of states are those of all cells, by number."""
         raise NotImplementedError
 
     def _run_forward(
@@ -89,7 +88,7 @@ class RecurrentLayer(Parameters):
             resets = checks.mask("resets", resets, "x.shape[:-1]", x.shape[:-1])
             resets = self._time_major(resets, batch)
         x = self._time_major(x, batch)
-        rows = Rows(lengths, resets, extra)
+        count = resolve(threads)
         done: list[Any] = []  # of each cell
         masks: list[Array | None] = []
         for layer, cells in enumerate(self._stack):
@@ -97,7 +96,7 @@ class RecurrentLayer(Parameters):
             if mask is not None:
                 x = x * mask
             masks.append(mask)
-            calls = self._forward_calls(cells, x, states, rows, training, resolve(threads))
+            calls = self._forward_calls(cells, x, states, lengths, resets, extra, training, count)
             done += calls
             x = calls[-1].y
         y = self._as_given(x, batch)
@@ -110,11 +109,10 @@ class RecurrentLayer(Parameters):
     ) -> tuple[Array, list[Any]]:
         """Return dx and the calls of all cells; the tape is used up."""
         dout, dstates = self._check_upstream(tape, dy, dstate)
+        count = resolve(threads)
         done: list[Any] = []  # of each cell
         for layer in range(self.num_layers - 1, -1, -1):
-            numbers = [k for _, k in self._stack[layer]]
-            tapes, upstream = [tape.cells[k] for k in numbers], [dstates[k] for k in numbers]
-            calls = self._backward_calls(tapes, dout, upstream, resolve(threads))
+            calls = self._backward_calls(self._stack[layer], tape.cells, dout, dstates, count)
             done = calls + done
             dout = calls[0].dx
             if len(calls) == 2:
@@ -123,9 +121,6 @@ class RecurrentLayer(Parameters):
                 dout *= tape.masks[layer]
         tape.cells, tape.masks = [], []
         return self._as_given(dout, tape.batch), done
-
-    def _is_reverse(self, direction: int) -> bool:
-        return (direction == 1) != self._reverse
 
     def _accumulated(
         self, params: dict[str, Array], accumulate: dict[str, Array] | None
