@@ -95,20 +95,22 @@ cdef dict weight_gradients(const CellPass *c, plan, dtype, int threads):
     if memory == NULL:
         raise MemoryError()
     job.c, job.g, job.scratch = c, <rnnfast_wgrad *>memory, 0
-    h_index = states_before(&c.f)
     sums = []
-    for stage in plan.stages:
-        for name, column in zip(stage.linears, stage.first):
-            n = add_products(c, graph.linears[name], stage, stage.dz + column, gradients, h_index, sums, &job, n)
-    for name, column in plan.vector_dz.items():
-        start_product(c, &job.g[n], graph.vectors[name].size, column, gradients[name], sums)
-        n += 1
-    for i in range(n):
-        job.scratch = max(job.scratch, <Py_ssize_t>k.wgrad_scratch(&job.g[i]))
-    threads = useful_threads(flops(&c.f), threads)
-    with nogil:
-        failed = share(n, threads, False, weight_part, &job)
-    free(memory)
+    try:
+        h_index = states_before(&c.f)
+        for stage in plan.stages:
+            for name, column in zip(stage.linears, stage.first):
+                n = add_products(c, graph.linears[name], stage, stage.dz + column, gradients, h_index, sums, &job, n)
+        for name, column in plan.vector_dz.items():
+            start_product(c, &job.g[n], graph.vectors[name].size, column, gradients[name], sums)
+            n += 1
+        for i in range(n):
+            job.scratch = max(job.scratch, <Py_ssize_t>k.wgrad_scratch(&job.g[i]))
+        threads = useful_threads(flops(&c.f), threads)
+        with nogil:
+            failed = share(n, threads, False, weight_part, &job)
+    finally:
+        free(memory)
     if failed:
         raise MemoryError()
     for target, values in sums:
@@ -148,7 +150,6 @@ cdef Py_ssize_t add_products(const CellPass *c, linear, stage, Py_ssize_t column
     """The products for the weights of a linear, up to three sources in one."""
     cdef rnnfast_wgrad *g
     cdef int t
-    cdef Py_ssize_t size
     sources = list(linear.sources.items())
     for at in range(0, len(sources), 3):
         g = &job.g[n]

@@ -18,6 +18,6 @@ cdef class Tape:
     """What backward needs. It serves one backward."""
     cdef Call forward
     cdef void *memory
-    cdef dict params
+    cdef Packed packed           # for backward
     cdef readonly bint used
     cdef readonly object dtype, shape

@@ -110,7 +110,6 @@ def forward(Plan compiled not None, x, list states not None, dict params not Non
     cdef CellPass *c
     cdef Pass *passes[2]
     cdef Tape tape = None
-    cdef int i
     plan = compiled.plan
     dtype = x.dtype
     call.start(compiled, dtype, len(states), len(extra))
@@ -124,7 +123,8 @@ def forward(Plan compiled not None, x, list states not None, dict params not Non
     c.output_array, c.output_offset, c.output_size = place.array, place.offset, plan.graph.output.size
     c.f.y = rows_of(data_of(y), y.shape[2], c.f.k.size)
     c.f.y = from_column(&c.f.y, column)
-    set_extra(call, extra)
+    set_extra(c, extra)
+    call.kept.append(extra)
     final = [np.empty((c.f.B, size), dtype) for size in plan.states]
     call.take_states(c.first, states)
     call.take_states(c.last, final)
@@ -138,7 +138,8 @@ def forward(Plan compiled not None, x, list states not None, dict params not Non
             raise MemoryError()
         divide_tape(c, compiled, <char *>tape.memory)
         tape.forward, tape.dtype, tape.shape = call, dtype, x.shape
-        tape.params = params
+        # A copy, because the caller may change the parameters before backward.
+        tape.packed = pack(compiled, c.f.k, params, True, True)
     passes[0], passes[1] = &c.f, NULL
     run_blocks(passes, cell_forward_block, threads)
     return final, tape
@@ -163,12 +164,12 @@ cdef int set_rows(Call call, ragged, flags) except -1:
     return 0
 
 
-cdef int set_extra(Call call, list extra) except -1:
-    cdef Extra *to = <Extra *>call.c.extra
+cdef int set_extra(CellPass *c, list extra) except -1:
+    """Where the extra inputs are."""
+    cdef Extra *to = <Extra *>c.extra
     cdef int i
     for i, (array, by_step, by_row) in enumerate(extra):
         to[i].data, to[i].n, to[i].by_step, to[i].by_row = data_of(array), array.shape[1], by_step, by_row
-    call.kept.append(extra)
     return 0
 
 
@@ -177,8 +178,8 @@ cdef int set_extra(Call call, list extra) except -1:
 def backward(Tape tape not None, dy, Py_ssize_t column, list dstates not None, int threads):
     """Run back. dy is an array (T, B, columns) or None, each of dstates an array or None.
 
-    Returns the gradients: of x, of the states, of the parameters by name, and of each extra input an array with its
-    rows (T, B, size), None where it has none.
+    Returns the gradients: of x, of the states, of the parameters by name, and an array with a row for each data row, in
+    which those of the extra inputs are where the plan says.
     """
     cdef Call call = Call.__new__(Call), before = tape.forward
     cdef CellPass *c = &call.c
@@ -191,7 +192,7 @@ def backward(Tape tape not None, dy, Py_ssize_t column, list dstates not None, i
     first, last = c.first, c.last
     c[0] = before.c
     c.first, c.last = first, last
-    call.use(pack(compiled, c.f.k, tape.params, True, True), &compiled.backward)
+    call.use(tape.packed, &compiled.backward)
     if dy is not None:
         c.f.dy = rows_of(data_of(dy), dy.shape[2], c.f.k.size)
         c.f.dy = from_column(&c.f.dy, column)
@@ -205,7 +206,6 @@ def backward(Tape tape not None, dy, Py_ssize_t column, list dstates not None, i
     run_blocks(passes, cell_backward_block, threads)
     dx = input_gradient(c, plan, tape.shape, dtype, threads)
     params = weight_gradients(c, plan, dtype, threads)
-    tape.params = None
     return dx, initial, params, gradients
 
 
@@ -234,11 +234,8 @@ cdef class StreamCell:
         """Take the steps of x (T, B, I); the outputs go to y."""
         cdef CellPass *c = &self.call.c
         cdef Pass *passes[2]
-        cdef Extra *to = <Extra *>c.extra
-        cdef int i
         c.f.T, c.f.N = x.shape[0], x.shape[0] * c.f.B
         c.f.x, c.f.y = rows_of(data_of(x), c.input_size, c.f.k.size), rows_of(data_of(y), c.output_size, c.f.k.size)
-        for i, (array, by_step, by_row) in enumerate(extra):
-            to[i].data, to[i].n, to[i].by_step, to[i].by_row = data_of(array), array.shape[1], by_step, by_row
+        set_extra(c, extra)
         passes[0], passes[1] = &c.f, NULL
         run_blocks(passes, cell_forward_block, threads)

@@ -248,6 +248,17 @@ def test_names_and_initial_values() -> None:
     assert repr(without) == "Recurrent(layer_norm, 3, 5, bias=False)"
 
 
+def test_backward_has_the_parameters_of_forward() -> None:
+    layer = layer_of(some_cells.peephole, 3, 5)
+    x = np.random.default_rng(0).standard_normal((4, 2, 3), dtype=np.float32)
+    dy = np.ones((4, 2, 5), np.float32)
+    grads = layer.backward(layer.forward(x)[2], dy)
+    tape = layer.forward(x)[2]
+    for value in layer.params.values():
+        value += 1
+    assert_same(tuple(layer.backward(tape, dy)), tuple(grads))
+
+
 def test_accumulate() -> None:
     layer = layer_of(some_cells.peephole, 3, 5)
     x = np.random.default_rng(0).standard_normal((4, 2, 3), dtype=np.float32)
