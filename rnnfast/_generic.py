@@ -58,7 +58,7 @@ class Recurrent(RecurrentLayer):
     num_layers : int
         L. Each layer but the first reads the outputs of the one before, of all directions.
     sizes : dict of str to int, optional
-        The sizes of states and extra inputs that differ from H, where the cell does not fix them.
+        The sizes of states and extra inputs that differ from H. They go before those of the cell.
     bias : bool
         Whether linears that ask for a bias have one.
     batch_first : bool

@@ -10,15 +10,6 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-# How many arguments each operation takes. All work element by element, but for the last line.
-ARGUMENTS = {
-    "add": 2, "sub": 2, "mul": 2, "div": 2, "minimum": 2, "maximum": 2,
-    "less": 2, "less_equal": 2, "equal": 2, "not_equal": 2,
-    "neg": 1, "sigmoid": 1, "tanh": 1, "relu": 1, "exp": 1, "log": 1, "sqrt": 1, "softplus": 1,
-    "abs": 1,
-    "where": 3, "multiply_add": 3, "spread": 1,
-    "outer": 2, "outer_left": 2, "outer_right": 2, "total": 1, "largest": 1,
-}  # fmt: skip
 LEAVES = "x", "state", "extra", "vector", "const", "given"
 REDUCTIONS = "total", "largest"
 # Sizes to trace a cell with before any are known: primes that no one chooses.

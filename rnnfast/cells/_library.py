@@ -1,7 +1,7 @@
 """Cells from the literature, each in a few lines.
 
-A name with an underscore and a number is a gate or a product of the paper. `x` is the input, primes
-in the equations mark the step before, and W, U, b are the weights of `linear`.
+In the equations a prime marks the value of the step before, and W, U and b are the parameters of a
+`linear`.
 """
 
 from __future__ import annotations

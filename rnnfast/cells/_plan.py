@@ -187,7 +187,7 @@ class Planner:
         block: Layout,
         segments: int,
     ) -> Programs:
-        code = Code(self.lanes, places, segment, targets)
+        code = Code(self.lanes, places, targets)
         instructions: list[Instruction] = []
         ends = []
         given = dict(places)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ._graph import ARGUMENTS, REDUCTIONS, Value
+from ._graph import REDUCTIONS, Value
 
 # The order of the operations in csrc/program.h.
 OPERATIONS = (
@@ -114,20 +114,12 @@ class Code:
     ----------
     places : dict
         Where values are that need not be computed, by their id; grows with those that are.
-    segment : dict
-        In which segment each value is computed, by its id.
     targets : list of Target
         What is to be computed, and where to.
     """
 
-    def __init__(
-        self,
-        lanes: int,
-        places: dict[int, Place],
-        segment: Mapping[int, int],
-        targets: Iterable[Target],
-    ) -> None:
-        self.places, self.segment = places, segment
+    def __init__(self, lanes: int, places: dict[int, Place], targets: Iterable[Target]) -> None:
+        self.places = places
         self.targets: dict[int, list[Target]] = {}
         for target in targets:
             self.targets.setdefault(id(target.value), []).append(target)
@@ -212,8 +204,10 @@ def merged(code: list[Instruction], lanes: int) -> list[Instruction]:
 def fusions(
     values: list[Value], places: Mapping[int, Place], targets: Mapping[int, object]
 ) -> dict[int, tuple[str, tuple[Value, ...]]]:
-    """Sums and differences with a product that nothing else needs: one operation each, with one
-    rounding where the processor has it."""
+    """Find sums and differences with a product that nothing else needs.
+
+    Each becomes one operation, with one rounding where the processor has that.
+    """
     uses: dict[int, int] = {}
     here = {id(v) for v in values}
     for value in values:
@@ -236,6 +230,3 @@ def fusions(
             kind = "multiply_add" if value.kind == "add" else "subtract_product"
             taken[id(value)] = kind, (*b.args, a)
     return taken
-
-
-assert ARGUMENTS.keys() <= set(OPERATIONS)

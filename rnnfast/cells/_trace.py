@@ -30,7 +30,6 @@ class Tracing:
     function: Callable[..., Any]
     graph: Graph
     hidden_size: int
-    vectors: dict[str, Value]
 
 
 class _UnderWay(threading.local):
@@ -336,7 +335,7 @@ def trace(
         for kind, names in (("state", states), ("extra", extra))
     }
     graph = Graph(x, leaves["state"], leaves["extra"], bias=bias)
-    _under_way.tracings.append(Tracing(function, graph, hidden_size, {}))
+    _under_way.tracings.append(Tracing(function, graph, hidden_size))
     try:
         symbols = [x, *leaves["state"].values(), *leaves["extra"].values()]
         result = function(*map(Expression, symbols))
