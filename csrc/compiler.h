@@ -11,8 +11,8 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #define UNROLL_4 _Pragma("GCC unroll 4")
 #endif
-/* Before a call through a pointer whose other arguments are constants: clang must not merge it with the next such call,
- * for it would inline neither. */
+/* Stands before a call whose arguments are constants, one of several to the same function. Clang would merge such calls
+ * into one. Its arguments would be variables then, and the loops in the function could not be unrolled. */
 #ifdef __clang__
 #define NOT_MERGED __attribute__((nomerge))
 #else

@@ -1,7 +1,8 @@
 """Cells of the user's own in plain NumPy: an interpreter of their graph, for reading and for tests.
 
-The gradient is derived here once more, from the values of a step and not as symbols: each operation
-says what it passes back to its operands. So this and `rnnfast.cells._gradient` check each other.
+The gradient is derived here a second time, by another way than in `rnnfast.cells._gradient`: each
+operation says, from the values of the step, what it passes back to its operands. So the tests can
+compare the two.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ cdef struct Extra:
     const void *data             # rows of n reals
     Py_ssize_t n, by_step, by_row  # row t by_step + b by_row belongs to step t, batch row b
 
-# A call of a cell. The sequence is in `f`, whose cell and weights are not used.
+# A call of a cell. `f` says what sequence it is; the cell and the weights in `f` are not used.
 cdef struct CellPass:
     Pass f                       # the first, so that a pointer to it is one to the call
     int states, stages, operands, extras
