@@ -68,20 +68,27 @@ def timed_cases() -> list[Case]:
 def compare_bits(versions: list[Version]) -> int:
     """The number of results that differ; says so for each instruction set."""
     wrong = 0
+    runnable = [answer_of(version, "", "isas") for version in versions]
     for isa in ISAS:
-        processes = [version.start(isa) for version in versions]
-        if any(process.ask("isa") != isa for process in processes):
+        if not all(isa in isas for isas in runnable):
             print(f"{isa}: cannot run here, not compared")
-        else:
-            old, new = (process.ask("bits") for process in processes)
-            names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-            print(f"{isa}: {len(old)} results, {len(names)} differ", flush=True)
-            for name in names[:20]:
-                print(f"  {name}")
-            wrong += len(names)
-        for process in processes:
-            process.close()
+            continue
+        old, new = (answer_of(version, isa, "bits") for version in versions)
+        names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+        print(f"{isa}: {len(old)} results, {len(names)} differ", flush=True)
+        for name in names[:20]:
+            print(f"  {name}")
+        wrong += len(names)
     return wrong
+
+
+def answer_of(version: Version, isa: str, request: str) -> Any:
+    """What a new process of a version answers."""
+    process = version.start(isa)
+    try:
+        return process.ask(request)
+    finally:
+        process.close()
 
 
 def ratio_of(case: Case, versions: list[Version], threads: int, rounds: int) -> list[float]:

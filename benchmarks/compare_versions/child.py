@@ -157,8 +157,8 @@ def main() -> None:
     for line in sys.stdin:
         what, *arguments = json.loads(line)
         answer: Any = None
-        if what == "isa":
-            answer = rnnfast.config()["isa"]
+        if what == "isas":
+            answer = rnnfast.config()["isas"]
         elif what == "bits":
             answer = bits()
         elif what == "threads":
