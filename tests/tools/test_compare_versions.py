@@ -37,7 +37,7 @@ def tool() -> Any:
 
 
 class Fake:
-    """A version, and a process of it, at a given speed. It runs only the instruction sets it has."""
+    """A version, and a process of it, at a given speed; it runs only the sets it has."""
 
     def __init__(
         self,
