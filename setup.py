@@ -128,7 +128,7 @@ class BuildExt(build_ext):
 # The modules in Cython. One of them links the kernels in C; the others call them through it.
 MODULES = (
     "arrays", "cell_gradients", "cell_passes", "cell_plans", "cells", "config", "gradients",
-    "passes", "ragged", "sequence", "streaming", "tensors",
+    "linear", "passes", "ragged", "sequence", "streaming", "tensors",
 )  # fmt: skip
 
 

@@ -18,6 +18,7 @@
 #include "lstm_step.h"
 #include "weight_grads.h"
 #include "program.h"
+#include "product.h"
 
 INLINE void activate_vectors(int act, ptrdiff_t n, const real *x, real *y, int vectors) {
   V a[4];

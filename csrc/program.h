@@ -12,14 +12,16 @@ typedef struct {
   place_t to, a, b, c;
 } operation_t;
 
-/* to = f(a, b, c), vector by vector. */
+/* to = f(a, b, c), vector by vector. The copy of the operation can stay in registers: a store may change *o for all that
+ * the compiler knows. */
 INLINE void for_each(const operation_t *o, V (*f)(V a, V b, V c)) {
-  const ptrdiff_t vectors = vectors_for(o->size);
-  for (ptrdiff_t r = 0; r < o->rows; r++) {
-    const real *a = o->a.at + r * o->a.stride, *b = o->b.at + r * o->b.stride, *c = o->c.at + r * o->c.stride;
-    real *to = o->to.at + r * o->to.stride;
-    for (ptrdiff_t v = 0; v < vectors; v++)
-      store(to + v * L, f(load(a + v * o->a.step), load(b + v * o->b.step), load(c + v * o->c.step)));
+  const operation_t p = *o;
+  const ptrdiff_t vectors = vectors_for(p.size);
+  for (ptrdiff_t r = 0; r < p.rows; r++) {
+    const real *a = p.a.at + r * p.a.stride, *b = p.b.at + r * p.b.stride, *c = p.c.at + r * p.c.stride;
+    real *to = p.to.at + r * p.to.stride;
+    for (ptrdiff_t v = 0; v < vectors; v++, a += p.a.step, b += p.b.step, c += p.c.step)
+      store(to + v * L, f(load(a), load(b), load(c)));
   }
 }
 
@@ -75,6 +77,12 @@ INLINE V op_where(V a, V b, V c) { return blend(a != splat(0), b, c); }
 INLINE V op_multiply_add(V a, V b, V c) { return vfma(a, b, c); }
 INLINE V op_multiply_sub(V a, V b, V c) { return vfma(a, b, -c); }
 INLINE V op_subtract_product(V a, V b, V c) { return vfma(-a, b, c); }
+/* The gradient at the argument of a sigmoid, or tanh, from that of its value b. */
+INLINE V op_sigmoid_back(V a, V b, V c) { (void)c; return a * vfma(-b, b, b); }
+INLINE V op_tanh_back(V a, V b, V c) { (void)c; return vfma(-a, b * b, a); }
+/* The same if the gradient of the value c is a product. */
+INLINE V op_sigmoid_back_product(V a, V b, V c) { return op_sigmoid_back(a * b, c, c); }
+INLINE V op_tanh_back_product(V a, V b, V c) { return op_tanh_back(a * b, c, c); }
 
 /* ---- Functions. */
 
@@ -189,6 +197,10 @@ static void run_operation(int operation, const operation_t *o) {
     case RNNFAST_MULTIPLY_ADD: for_each(o, op_multiply_add); break;
     case RNNFAST_MULTIPLY_SUB: for_each(o, op_multiply_sub); break;
     case RNNFAST_SUBTRACT_PRODUCT: for_each(o, op_subtract_product); break;
+    case RNNFAST_SIGMOID_BACK: for_each(o, op_sigmoid_back); break;
+    case RNNFAST_TANH_BACK: for_each(o, op_tanh_back); break;
+    case RNNFAST_SIGMOID_BACK_PRODUCT: for_each(o, op_sigmoid_back_product); break;
+    case RNNFAST_TANH_BACK_PRODUCT: for_each(o, op_tanh_back_product); break;
     case RNNFAST_SIGMOID_OF: for_each_four(o, f_sigmoid); break;
     case RNNFAST_TANH_OF: for_each_four(o, f_tanh); break;
     case RNNFAST_EXP: for_each_four(o, f_exp); break;
@@ -269,12 +281,4 @@ static void pack_weights_back(const void *const *row, ptrdiff_t columns, ptrdiff
       for (ptrdiff_t v = 0; v < nv; v++)
         store(to + v * L, row[c] ? load_partial((const real *)row[c] + j + v * L, K - j - v * L) : splat(0));
   }
-}
-
-static void multiply(const rnnfast_product *p) {
-  matmul(&(matmul_t){.rows = p->rows, .n = p->columns, .width = 4, .a = p->a, .a_row_index = p->a_row_index,
-                     .a_stride = p->a_stride, .run = p->K, .runs = 1, .run_stride = p->K, .b = p->weights,
-                     .init = p->init, .init_stride = p->init_stride, .init_panel = 4 * L, .init_vec = L,
-                     .c = p->c, .c_row_index = p->c_row_index, .c_stride = p->c_stride, .c_panel = 4 * L,
-                     .c_vec = L, .padded = p->whole_vectors});
 }

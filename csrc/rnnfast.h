@@ -134,8 +134,9 @@ enum {
   RNNFAST_SPREAD, RNNFAST_ADD, RNNFAST_SUB, RNNFAST_MUL, RNNFAST_DIV, RNNFAST_MINIMUM, RNNFAST_MAXIMUM,
   RNNFAST_LESS, RNNFAST_LESS_EQUAL, RNNFAST_EQUAL, RNNFAST_NOT_EQUAL, RNNFAST_NEG, RNNFAST_SIGMOID_OF,
   RNNFAST_TANH_OF, RNNFAST_RELU_OF, RNNFAST_EXP, RNNFAST_LOG, RNNFAST_SQRT, RNNFAST_SOFTPLUS, RNNFAST_ABS,
-  RNNFAST_WHERE, RNNFAST_MULTIPLY_ADD, RNNFAST_MULTIPLY_SUB, RNNFAST_SUBTRACT_PRODUCT, RNNFAST_OUTER,
-  RNNFAST_OUTER_LEFT, RNNFAST_OUTER_RIGHT, RNNFAST_TOTAL, RNNFAST_LARGEST
+  RNNFAST_WHERE, RNNFAST_MULTIPLY_ADD, RNNFAST_MULTIPLY_SUB, RNNFAST_SUBTRACT_PRODUCT, RNNFAST_SIGMOID_BACK,
+  RNNFAST_TANH_BACK, RNNFAST_SIGMOID_BACK_PRODUCT, RNNFAST_TANH_BACK_PRODUCT, RNNFAST_OUTER, RNNFAST_OUTER_LEFT,
+  RNNFAST_OUTER_RIGHT, RNNFAST_TOTAL, RNNFAST_LARGEST
 };
 
 /* A place for a value of each row: so many reals into the rows of an array. It has whole vectors, or one number in all
@@ -150,13 +151,19 @@ typedef struct {
 /* The rows of an array in this step. `local`: scratch for the rows that are computed at a time. */
 typedef struct { void *at; ptrdiff_t stride; int local; } rnnfast_array;
 
-/* c (rows x columns) = init + a (rows x K) times packed weights. */
+/* A factor of a product: rows of K reals, and the packed weights for them. */
 typedef struct {
-  ptrdiff_t rows, columns, K;
   const void *a;
-  const ptrdiff_t *a_row_index;      /* where its rows are; NULL: one after the other */
-  ptrdiff_t a_stride;
+  const ptrdiff_t *row_index;        /* where the rows are; NULL: one after the other */
+  ptrdiff_t stride, K;
   const void *weights;
+} rnnfast_factor;
+
+/* c (rows x columns) = init + each factor's rows times its weights, one factor after the other. */
+typedef struct {
+  ptrdiff_t rows, columns;
+  const rnnfast_factor *factor;
+  ptrdiff_t factors;
   const void *init;                  /* NULL: zero; with init_stride 0 one row for all */
   ptrdiff_t init_stride;
   void *c;

@@ -55,8 +55,10 @@ def demo(args: argparse.Namespace) -> int:
 
     if args.name is None or args.name == "list":
         width = max(map(len, demos.DEMOS))
-        for name, description in demos.DEMOS.items():
-            print(f"{name:<{width}}  {description}")
+        for theme, names in demos.THEMES.items():
+            print(f"{theme}:")
+            for name, description in names.items():
+                print(f"  {name:<{width}}  {description}")
         return 0
     if args.name not in demos.DEMOS:
         close = get_close_matches(args.name, demos.DEMOS, n=1)

@@ -5,7 +5,7 @@ Letters: T time steps, B batch rows, I input size, H hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +25,7 @@ States = Sequence[Array | None] | None
 class CellGrads(NamedTuple):
     """Gradients of the arguments of `cell_forward`.
 
-    `extra` has those of the inputs that are of floating-point numbers.
+    `extra` has those of the inputs that are of floating-point numbers and no masks.
     """
 
     x: Array
@@ -82,7 +82,7 @@ def cell_forward(
         ``print(cell)`` shows. Without any bias, none is added.
     extra : dict of str to array, optional
         The extra inputs, of shape (T, B, n), (T, 1, n), (B, n) or (n,), where n is the size of the
-        input or 1.
+        input or 1. Masks are given like the others: nothing is drawn here.
     lengths : integers, shape (B,), optional
         Row b has ``lengths[b]`` steps, 0 to T. Beyond them its outputs are 0 and no gradient flows.
     resets : ndarray of bool, shape (T, B), optional
@@ -180,10 +180,11 @@ def plain_params(
 ) -> dict[str, Array]:
     """Check the parameters, and return them as the kernels take them."""
     checks.named("params", params, shapes, dtype)
-    return {name: _plain(params[name]) for name in shapes}
+    return {name: as_plain(params[name]) for name in shapes}
 
 
-def _plain(array: Array) -> Array:
+def as_plain(array: Array) -> Array:
+    """Return the array as the kernels take it, C-contiguous and aligned: itself, or a copy."""
     return array if array.flags.carray else np.require(array, None, ["C", "A"])
 
 
@@ -245,12 +246,56 @@ def extra_inputs(
     cell: Cell, graph: Graph, extra: Mapping[str, Any] | None, dtype: np.dtype[Any], T: int, B: int
 ) -> dict[str, ExtraInput]:
     """Check the extra inputs and lay them out as rows."""
-    expected = dict.fromkeys(cell.extra)
-    checks.names("extra", {} if extra is None else extra, expected)
+    given = {} if extra is None else extra
+    checks.names("extra", given, dict.fromkeys(cell.extra))
+    return _laid_out(cell, graph, given, dtype, T, B)
+
+
+def inputs_of_layer(
+    cell: Cell, graph: Graph, extra: Mapping[str, Any] | None, dtype: np.dtype[Any], T: int, B: int
+) -> dict[str, ExtraInput]:
+    """Like `extra_inputs`, but masks may be missing, which `with_masks` adds."""
+    given = {} if extra is None else extra
+    checks.names("extra", given, expected_inputs(cell, given))
+    return _laid_out(cell, graph, given, dtype, T, B)
+
+
+def expected_inputs(cell: Cell, given: Any) -> dict[str, None]:
+    """The names of the extra inputs, but for masks that are not given."""
+    if not cell.masks:
+        return dict.fromkeys(cell.extra)
+    drawn = cell.masks.keys() - (given.keys() if isinstance(given, Mapping) else ())
+    return dict.fromkeys(name for name in cell.extra if name not in drawn)
+
+
+def with_masks(
+    cell: Cell, graph: Graph, inputs: dict[str, ExtraInput], dtype: np.dtype[Any], T: int, B: int,
+    random: Callable[[tuple[int, ...]], Array] | None,
+) -> dict[str, ExtraInput]:  # fmt: skip
+    """Add the masks that were not given, made of random numbers; their means if random is None."""
+    if not cell.masks:
+        return inputs
+    found = {}
+    for name in cell.extra:
+        if name in inputs:
+            found[name] = inputs[name]
+            continue
+        mask, n = cell.masks[name], graph.extra[name].size
+        if random is None:
+            value = np.full(n, mask.expected, dtype)
+        else:
+            value = mask.of(random(mask.shape(T, B, n)))
+        found[name] = extra_input(name, value, n, dtype, T, B)
+    return found
+
+
+def _laid_out(
+    cell: Cell, graph: Graph, given: Mapping[str, Any], dtype: np.dtype[Any], T: int, B: int
+) -> dict[str, ExtraInput]:
     return {
-        name: extra_input(f"extra[{name!r}]", extra[name], graph.extra[name].size, dtype, T, B)
+        name: extra_input(f"extra[{name!r}]", given[name], graph.extra[name].size, dtype, T, B)
         for name in cell.extra
-        if extra is not None
+        if name in given
     }
 
 
@@ -314,7 +359,7 @@ def _extra_gradients(tape: CellTape, rows: Array) -> dict[str, Array]:
     T, B = tape.passed.shape[:2]
     gradients = {}
     for name, extra in tape.extra.items():
-        if extra.given.dtype.kind != "f":
+        if extra.given.dtype.kind != "f" or name in tape.graph.masks:
             continue
         size = tape.graph.extra[name].size
         full = np.zeros((T * B, size), rows.dtype)

@@ -20,9 +20,9 @@ class CellStream:
     """A unidirectional layer's weights, packed once, and a state that steps and chunks carry on.
 
     Made by `layer.stream`. The weights are a snapshot: later changes of the layer's parameters do
-    not reach it. There is no dropout. Cutting a sequence into steps and chunks does not change a
-    bit of the result. One stream serves one thread at a time. It can be copied and pickled if the
-    cell can.
+    not reach it. There is no dropout, and masks are their means. Cutting a sequence into steps and
+    chunks does not change a bit of the result. One stream serves one thread at a time. It can be
+    copied and pickled if the cell can.
 
     Parameters
     ----------
@@ -173,7 +173,9 @@ class CellStream:
     def _run(self, x: Array, y: Array, extra: Extra) -> None:
         """One layer after the other, for all steps of x."""
         layer, (T, B) = self._layer, x.shape[:2]
-        inputs = _cell_calls.extra_inputs(layer.cell, layer._graphs[0], extra, self.dtype, T, B)
+        own, first = layer.cell, layer._graphs[0]
+        inputs = _cell_calls.inputs_of_layer(own, first, extra, self.dtype, T, B)
+        inputs = _cell_calls.with_masks(own, first, inputs, self.dtype, T, B, None)
         given = [(e.rows, e.by_step, e.by_row) for e in inputs.values()]
         for cell, graph in zip(self._cells, layer._graphs, strict=True):
             last = cell is self._cells[-1]

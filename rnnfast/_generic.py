@@ -26,7 +26,7 @@ Extra = Mapping[str, Array] | None
 class CellGradients(NamedTuple):
     """What `backward` returns: gradients shaped as the arguments.
 
-    `extra` has those of the extra inputs of floating-point numbers.
+    `extra` has those of the extra inputs of floating-point numbers, but for masks.
     """
 
     input: Array
@@ -57,7 +57,7 @@ class Recurrent(RecurrentLayer):
         I and H.
     num_layers : int
         L. Each layer but the first reads the outputs of the one before, of all directions.
-    sizes : dict of str to int, optional
+    sizes : dict of str to int or "x", optional
         The sizes of states and extra inputs that differ from H. They go before those of the cell.
     bias : bool
         Whether linears that ask for a bias have one.
@@ -70,7 +70,7 @@ class Recurrent(RecurrentLayer):
     dtype : dtype
         float32 or float64.
     rng : int or numpy.random.Generator, optional
-        Draws the initial parameters, uniformly from ``+-1 / sqrt(hidden_size)``, and dropout.
+        Draws the initial parameters, uniformly from ``+-1 / sqrt(hidden_size)``, dropout and masks.
         Vectors begin as the cell says.
 
     Attributes
@@ -101,7 +101,7 @@ class Recurrent(RecurrentLayer):
         hidden_size: int,
         num_layers: int = 1,
         *,
-        sizes: Mapping[str, int] | None = None,
+        sizes: Mapping[str, int | str] | None = None,
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
@@ -143,11 +143,22 @@ class Recurrent(RecurrentLayer):
         for _ in range(self.num_layers):
             graphs.append(self.cell.graph(inputs, self.hidden_size, self.sizes, self.bias))
             inputs = self._directions * graphs[-1].output.size
+        for graph in graphs[1:]:
+            for name, size in self._sizes_of(graph).items():
+                if size != (first := self._sizes_of(graphs[0])[name]):
+                    raise ValueError(
+                        f"num_layers is {self.num_layers}, expected 1: {name} has the size of x, "
+                        f"which is {first} in the first layer and {size} in the next"
+                    )
         return graphs
 
+    @staticmethod
+    def _sizes_of(graph: Graph) -> dict[str, int]:
+        return {name: leaf.size for name, leaf in (graph.states | graph.extra).items()}
+
     def _state_sizes(self) -> tuple[int, ...]:
-        sizes = self.cell.sizes | self.sizes
-        return tuple(sizes.get(name, self.hidden_size) for name in self.cell.states)
+        first = self.cell.graph(self.input_size, self.hidden_size, self.sizes, self.bias)
+        return tuple(state.size for state in first.states.values())
 
     def _initial_values(self) -> dict[str, Array]:
         values = super()._initial_values()
@@ -155,7 +166,9 @@ class Recurrent(RecurrentLayer):
             graph = self._graphs[k // self._directions]
             for own, name in names:
                 if own in graph.vectors:
-                    values[name][...] = graph.vectors[own].init
+                    init = graph.vectors[own].init
+                    size = graph.vectors[own].size
+                    values[name][...] = init(self.rng, size) if callable(init) else init
         return values
 
     def __getstate__(self) -> dict[str, Any]:
@@ -175,6 +188,10 @@ class Recurrent(RecurrentLayer):
         given = _cell_calls.plain_params(self.params, self._shapes, self.dtype)
         return [{own: given[name] for own, name in names} for names in self._cells]
 
+    def _graph(self, k: int) -> Graph:
+        """The graph of a cell, by its number."""
+        return self._graphs[k // self._directions]
+
     # ---------------------------------------------------------------------------------- passes
 
     def __call__(
@@ -187,7 +204,10 @@ class Recurrent(RecurrentLayer):
         resets: Array | None = None,
         threads: int | None = None,
     ) -> tuple[Array, Any]:
-        """Return ``(y, state)``, without dropout. Arguments, results and errors as in `forward`."""
+        """Return ``(y, state)``, without dropout, and with the means of masks.
+
+        Arguments, results and errors are those of `forward`.
+        """
         inputs = self._check_extra(x, lengths, extra)
         y, calls, _ = self._run_forward(
             x, state, lengths, resets, threads, training=False, extra=inputs
@@ -204,7 +224,7 @@ class Recurrent(RecurrentLayer):
         resets: Array | None = None,
         threads: int | None = None,
     ) -> tuple[Array, Any, Tape]:
-        """Run the layer for training, with dropout.
+        """Run the layer for training, with dropout and drawn masks.
 
         Parameters
         ----------
@@ -215,7 +235,8 @@ class Recurrent(RecurrentLayer):
             The states before the first step, zeros by default. In a tuple each may be None.
         extra : dict of str to array, optional
             The cell's extra inputs, which all layers and directions see: (T, B, n), (T, 1, n),
-            (B, n) or (n,), where n is the size of the input or 1. For x (T, I) B is 1.
+            (B, n) or (n,), where n is the size of the input or 1. For x (T, I) B is 1. A mask is
+            drawn if it is not given.
         lengths, resets, threads
             As in the built-in layers.
 
@@ -314,7 +335,10 @@ class Recurrent(RecurrentLayer):
                 for name, value in extra.items()
             }
         B = batch[0] if batch else 1
-        return _cell_calls.extra_inputs(self.cell, self._graphs[0], extra, self.dtype, T, B)
+        return _cell_calls.inputs_of_layer(self.cell, self._graphs[0], extra, self.dtype, T, B)
+
+    def _random(self, shape: tuple[int, ...]) -> Array:
+        return self.rng.random(shape, dtype=self.dtype.type)
 
     def _forward_calls(
         self,
@@ -328,19 +352,22 @@ class Recurrent(RecurrentLayer):
         threads: int,
     ) -> list[Any]:
         weights = self._check_params()
-        graph = self._graphs[cells[0][1] // self._directions]
         T, B = x.shape[:2]
         lengths = None if lengths is None else checks.lengths(lengths, T, B)
         resets = None if resets is None else np.ascontiguousarray(resets)
-        size = graph.output.size
+        size = self._graph(cells[0][1]).output.size
         y = cell_plans.empty((T, B, len(cells) * size), self.dtype)
         x = np.ascontiguousarray(x)
         calls = []
         for i, (direction, k) in enumerate(cells):
+            graph = self._graph(k)
             start = [None if s is None else np.ascontiguousarray(s) for s in states[k]]
+            inputs = _cell_calls.with_masks(
+                self.cell, graph, extra, self.dtype, T, B, self._random if training else None
+            )
             _, final, tape = _cell_calls.run_forward(
-                self.cell, graph, x, start, weights[k], extra, lengths, resets,
-                direction == 1, training, threads, y, i * size,
+                self.cell, graph, x, start, weights[k], inputs, lengths, resets,
+                (direction == 1) != self._reverse, training, threads, y, i * size,
             )  # fmt: skip
             calls.append(_ForwardCall(y, final, tape))
         return calls

@@ -135,13 +135,9 @@ class RecurrentLayer(Parameters):
     # ------------------------------------------------------------------------------------ steps
 
     def _dropout_mask(self, shape: tuple[int, ...]) -> Array | None:
-        """Inverted dropout: 0 with probability p, else 1 / (1 - p)."""
         if not self.dropout:
             return None
-        mask = self.rng.random(shape, dtype=self.dtype.type)
-        np.greater_equal(mask, self.dropout, out=mask)
-        mask *= 1 / (1 - self.dropout)
-        return mask
+        return dropout_mask(self.rng, self.dropout, shape, self.dtype)
 
     def _time_major(self, a: Array, batch: tuple[int, ...]) -> Array:
         """Return the user's (T, B, ...), (B, T, ...) or (T, ...) as (T, B, ...) in C order, so that
@@ -222,3 +218,13 @@ def stacked(parts: Sequence[Array], batched: bool) -> Array:
         return parts[0][None] if batched else parts[0]
     states = np.array(parts)
     return states if batched else states[:, 0]
+
+
+def dropout_mask(
+    rng: np.random.Generator, p: float, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Array:
+    """Inverted dropout: 0 with probability p, else 1 / (1 - p)."""
+    mask: Array = rng.random(shape, dtype=dtype.type)
+    np.greater_equal(mask, p, out=mask)
+    mask *= 1 / (1 - p)
+    return mask

@@ -226,7 +226,11 @@ def cell_backward(
         np.zeros_like(x),
         (),
         {name: np.zeros(shape, dtype) for name, shape in graph.shapes().items()},
-        {n: np.zeros(np.shape(e), dtype) for n, e in tape.extra.items() if e.dtype.kind == "f"},
+        {
+            name: np.zeros(np.shape(value), dtype)
+            for name, value in tape.extra.items()
+            if value.dtype.kind == "f" and name not in graph.masks
+        },
     )
     for s in reversed(range(len(tape.steps))):
         carried = _step_back(tape, s, dy, carried, grads)

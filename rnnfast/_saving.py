@@ -195,8 +195,14 @@ def _option_names(kind: Any) -> list[str]:
 def _recurrent_options(layer: Any) -> dict[str, Any]:
     options = {name: getattr(layer, name) for name in _option_names(type(layer))}
     if "cell" in options:
-        options["cell"] = [layer.cell.name, _equations(layer.cell)]
+        options["cell"] = _cell_option(layer.cell)
     return options | {"dtype": layer.dtype.name}
+
+
+def _cell_option(cell: Any) -> list[Any]:
+    """The name and a fingerprint; then, if a function made the cell, its name and arguments."""
+    made = [cell.made.factory.__name__, cell.made.arguments] if cell.made else []
+    return [cell.name, _equations(cell), *made]
 
 
 def _equations(cell: Any) -> str:
@@ -208,10 +214,15 @@ def _cell(saved: Any, own: Mapping[str, Any]) -> Any:
     """Find the cell of a saved layer, by its name and equations."""
     from .cells import named
 
-    if not (isinstance(saved, list) and len(saved) == 2 and isinstance(saved[0], str)):
-        raise ValueError(f"its cell is {saved!r}, expected a name and a fingerprint")
-    name, equations = saved
-    cell = own.get(name) or named(name)
+    made: tuple[Any, ...]
+    match saved:
+        case [str(name), equations]:
+            made = (name,)
+        case [str(name), equations, str(factory), dict(arguments)]:
+            made = factory, arguments
+        case _:
+            raise ValueError(f"its cell is {saved!r}, expected a name and a fingerprint")
+    cell = own.get(name) or named(*made)
     if cell is None:
         raise ValueError(
             f"its cell is {name!r}, which is not in rnnfast.cells: give it by "
@@ -225,9 +236,7 @@ def _cell(saved: Any, own: Mapping[str, Any]) -> Any:
 def _check_recurrent(kind: Any, options: dict[str, Any], arrays: dict[str, Array]) -> None:
     """Raise unless the options are what a layer of that class with these arrays would store."""
     layers = options["num_layers"]
-    given = options | (
-        {"cell": [options["cell"].name, _equations(options["cell"])]} if "cell" in options else {}
-    )
+    given = options | ({"cell": _cell_option(options["cell"])} if "cell" in options else {})
     if isinstance(layers, int) and layers > len(arrays):
         raise ValueError(f"num_layers is {layers}, but there are {len(arrays)} arrays")
     # A layer without values: whether the arrays fit is known before anything is allocated.

@@ -92,12 +92,16 @@ cdef extern from "rnnfast.h" nogil:
         Py_ssize_t stride
         int local
 
-    ctypedef struct rnnfast_product:
-        Py_ssize_t rows, columns, K
+    ctypedef struct rnnfast_factor:
         const void *a
-        const Py_ssize_t *a_row_index
-        Py_ssize_t a_stride
+        const Py_ssize_t *row_index
+        Py_ssize_t stride, K
         const void *weights
+
+    ctypedef struct rnnfast_product:
+        Py_ssize_t rows, columns
+        const rnnfast_factor *factor
+        Py_ssize_t factors
         const void *init
         Py_ssize_t init_stride
         void *c

@@ -5,10 +5,12 @@
 cimport numpy as cnp
 from libc.string cimport memset
 
-from .abi cimport rnnfast_flush_enter, rnnfast_flush_leave, rnnfast_kernels, rnnfast_product, rnnfast_wgrad
-from .arrays cimport Rows, copy_row, from_column, from_row, row, rows_of, zero_row
-from .cell_plans cimport data_of
-from .cells cimport AFTER, CONSTANTS, FIRST_STATE_ARRAY, SAVED, STATE_ARRAYS, CellPass
+from .abi cimport (
+    rnnfast_factor, rnnfast_flush_enter, rnnfast_flush_leave, rnnfast_kernels, rnnfast_product, rnnfast_wgrad,
+)
+from .arrays cimport Block, Rows, copy_row, from_column, from_row, row, rows_in, rows_of, zero_row
+from .cell_plans cimport Plan, data_of
+from .cells cimport AFTER, CONSTANTS, FIRST_STATE_ARRAY, SAVED, STATE_ARRAYS, CellPass, Code, Factor, Part, Product
 from .config cimport alloc, free, padded, share, useful_threads
 from .sequence cimport Pass, flops, state_before, zero_padding
 
@@ -29,7 +31,9 @@ cdef object input_gradient(const CellPass *c, plan, shape, dtype, int threads):
     job.parts = max(c.f.N // 128, 1)
     threads = useful_threads(flops(&c.f), threads)
     with nogil:
-        share(job.parts, threads, False, input_part, &job)
+        failed = share(job.parts, threads, False, input_part, &job)
+    if failed:
+        raise MemoryError()
     return dx
 
 
@@ -40,82 +44,117 @@ cdef struct InputJob:
 
 
 cdef int input_part(void *to_do, Py_ssize_t part) noexcept nogil:
+    """dx of some rows. Returns nonzero if there is no memory."""
     cdef const InputJob *job = <const InputJob *>to_do
     cdef const CellPass *c = job.c
     cdef Py_ssize_t first = part * c.f.N // job.parts, last = (part + 1) * c.f.N // job.parts, r
-    cdef unsigned long flush = rnnfast_flush_enter()
     cdef bint begun = job.own >= 0
-    cdef Rows own = from_column(&c.gradients, max(job.own, 0)), dz
-    cdef rnnfast_product p
-    cdef int i
-    memset(&p, 0, sizeof(p))
-    p.rows, p.columns = last - first, c.input_size
-    p.c_stride, p.a_stride = c.input_size, c.dz.stride // c.f.k.size
-    if c.f.row_index != NULL:
-        p.c_row_index = c.f.row_index + first
-    p.c = job.dx.data if c.f.row_index != NULL else row(&job.dx, first)
+    cdef Rows own = from_column(&c.gradients, max(job.own, 0))
+    cdef rnnfast_factor *factor = <rnnfast_factor *>alloc((c.code.most_factors + 1) * sizeof(rnnfast_factor))
+    cdef unsigned long flush
+    if factor == NULL:
+        return 1
+    flush = rnnfast_flush_enter()
     for r in range(first, last):
         if begun:
             copy_row(&job.dx, data_place(c, r), &own, r, c.input_size)
         else:
             zero_row(&job.dx, data_place(c, r), c.input_size)
-    for i in range(c.operands):
-        if c.operand[i].array < 0 and last > first:
-            dz = from_column(&c.dz, c.stage[c.operand[i].stage].dz + c.operand[i].first)
-            p.a, p.K, p.weights = row(&dz, first), c.operand[i].columns, c.operand[i].weights
-            p.init, p.init_stride = p.c, p.c_stride
-            c.f.k.multiply(&p)
+    add_products_of_dz(c, &c.code.product[c.code.products - 1], job, first, last - first, factor)
     zero_padding(&c.f, &job.dx, c.input_size, part * c.f.paddings // job.parts, (part + 1) * c.f.paddings // job.parts)
     rnnfast_flush_leave(flush)
+    free(factor)
     return 0
+
+
+cdef void add_products_of_dz(const CellPass *c, const Product *product, const InputJob *job, Py_ssize_t first,
+                             Py_ssize_t rows, rnnfast_factor *factor) noexcept nogil:
+    """dx += dz times the weights of x, of the linears that have it."""
+    cdef rnnfast_product p
+    cdef const Factor *f
+    cdef Rows dz, weights = rows_of(c.weights, 0, c.f.k.size)
+    cdef Py_ssize_t i
+    for i in range(product.factors):
+        f = &c.code.factor[product.first_factor + i]
+        dz = from_column(&c.dz, f.offset)
+        factor[i].a, factor[i].stride, factor[i].K = row(&dz, first), dz.stride // c.f.k.size, f.K
+        factor[i].row_index, factor[i].weights = NULL, from_column(&weights, f.weights).data
+    p.rows, p.columns, p.factor, p.factors = rows, c.input_size, factor, product.factors
+    p.whole_vectors, p.c_row_index = c.input_size % c.f.k.lanes == 0, NULL
+    p.c = row(&job.dx, first)
+    if c.f.row_index != NULL:
+        p.c_row_index, p.c = c.f.row_index + first, job.dx.data
+    p.init, p.init_stride, p.c_stride = p.c, c.input_size, c.input_size
+    c.f.k.multiply(&p)
 
 
 cdef inline Py_ssize_t data_place(const CellPass *c, Py_ssize_t r) noexcept nogil:
     return r if c.f.row_index == NULL else c.f.row_index[r]
 
 
-# ---- Weight gradients: one product for each linear, and a sum for each vector.
+# ---- Weight gradients: one product for each product of forward, and a sum for each vector.
+
+# Panels first .. last of dz in one of the products.
+cdef struct WeightPart:
+    rnnfast_wgrad *g
+    Py_ssize_t first, last
 
 cdef struct WeightJob:
     const CellPass *c
     rnnfast_wgrad *g
-    Py_ssize_t scratch           # reals
+    WeightPart *part
+    Py_ssize_t products, parts, scratch  # the scratch of one part, in reals
 
 
-cdef dict weight_gradients(const CellPass *c, plan, dtype, int threads):
-    """The gradients of all parameters, by name."""
-    cdef const rnnfast_kernels *k = c.f.k
-    cdef Py_ssize_t n = 0, most, i
+cdef dict weight_gradients(const CellPass *c, Plan compiled, dtype, int threads):
+    """The gradients of all parameters, by name: views of a few arrays, for linears side by side have one product."""
+    cdef const Code *code = &compiled.taped
     cdef WeightJob job
+    cdef Py_ssize_t i, first = compiled.first_bias
+    cdef Part part
     cdef void *memory
-    graph = plan.graph
-    gradients = {name: np.zeros(shape, dtype) for name, shape in graph.shapes().items()}
-    most = sum((len(linear.sources) + 2) // 3 for linear in graph.linears.values()) + len(graph.vectors) + 1
-    memory = alloc(most * sizeof(rnnfast_wgrad))
-    if memory == NULL:
-        raise MemoryError()
-    job.c, job.g, job.scratch = c, <rnnfast_wgrad *>memory, 0
-    sums = []
+    gradients = {}
+    sums = np.empty(compiled.plan.dz, dtype)  # of dz, over all its rows: gradients of biases and vectors
+    threads = useful_threads(flops(&c.f), threads)
+    memory = divide_job(&job, c, code.factors + 1, threads)
     try:
         h_index = states_before(&c.f)
-        for stage in plan.stages:
-            for name, column in zip(stage.linears, stage.first):
-                n = add_products(c, graph.linears[name], stage, stage.dz + column, gradients, h_index, sums, &job, n)
-        for name, column in plan.vector_dz.items():
-            start_product(c, &job.g[n], graph.vectors[name].size, column, gradients[name], sums)
-            n += 1
-        for i in range(n):
-            job.scratch = max(job.scratch, <Py_ssize_t>k.wgrad_scratch(&job.g[i]))
-        threads = useful_threads(flops(&c.f), threads)
+        for i in range(code.products):
+            add_product(&job, code, &code.product[i], compiled, gradients, sums, h_index)
+        start_product(&job, compiled.columns, compiled.plan.dz - compiled.columns, sums)
+        cut(&job, threads)
         with nogil:
-            failed = share(n, threads, False, weight_part, &job)
+            failed = share(job.parts, threads, False, weight_part, &job)
     finally:
         free(memory)
     if failed:
         raise MemoryError()
-    for target, values in sums:
-        target[...] = values[:len(target)]
-    return gradients
+    for i in range(compiled.biases):
+        part = compiled.bias[i]
+        gradients[compiled.names[part.parameter]] = sums[part.first - first:part.first - first + part.size]
+    for name, column in compiled.plan.vector_dz.items():
+        gradients[name] = sums[column:column + compiled.plan.graph.vectors[name].size]
+    for name, shape in compiled.plan.graph.shapes().items():
+        if name not in gradients:  # nothing that is returned depends on it
+            gradients[name] = np.zeros(shape, dtype)
+    return {name: gradients[name] for name in compiled.names}
+
+
+cdef void *divide_job(WeightJob *job, const CellPass *c, Py_ssize_t most, int threads) except NULL:
+    """Memory for so many products and their parts."""
+    cdef Block b
+    cdef void *memory
+    b.start, b.used = NULL, 0
+    rows_in(&b, most, sizeof(rnnfast_wgrad), 1)
+    rows_in(&b, most * threads, sizeof(WeightPart), 1)
+    memory = alloc(b.used + 64)
+    if memory == NULL:
+        raise MemoryError()
+    b.start, b.used = <char *>memory, 0
+    job.g = <rnnfast_wgrad *>rows_in(&b, most, sizeof(rnnfast_wgrad), 1).data
+    job.part = <WeightPart *>rows_in(&b, most * threads, sizeof(WeightPart), 1).data
+    job.c, job.products, job.parts, job.scratch = c, 0, 0, 0
+    return memory
 
 
 cdef object states_before(const Pass *f):
@@ -132,52 +171,56 @@ cdef object states_before(const Pass *f):
     return found
 
 
-cdef int start_product(const CellPass *c, rnnfast_wgrad *g, Py_ssize_t size, Py_ssize_t column, bias,
-                       list sums) except -1:
-    """A product without terms: the sums of dz from a column on."""
-    cdef Rows dz = from_column(&c.dz, column)
+cdef rnnfast_wgrad *start_product(WeightJob *job, Py_ssize_t column, Py_ssize_t columns, sums) except NULL:
+    """A product without terms yet: the sums of dz in some columns, if `sums` is not None."""
+    cdef rnnfast_wgrad *g = &job.g[job.products]
+    cdef const rnnfast_kernels *k = job.c.f.k
+    cdef Rows dz = from_column(&job.c.dz, column), to
     memset(g, 0, sizeof(rnnfast_wgrad))
-    g.K, g.H, g.dz, g.dz_stride, g.slots = c.f.N, size, dz.data, dz.stride // c.f.k.size, 1
-    if bias is not None:
-        values = np.zeros(padded(c.f.k, size), bias.dtype)
-        g.bias = <void *>data_of(values)
-        sums.append((bias, values))
+    g.K, g.H, g.dz, g.dz_stride, g.slots = job.c.f.N, columns, dz.data, dz.stride // k.size, 1
+    if sums is not None:
+        to = rows_of(data_of(sums), 0, k.size)
+        g.bias = from_column(&to, column).data
+    job.products += 1
+    return g
+
+
+cdef int add_product(WeightJob *job, const Code *code, const Product *product, Plan compiled, dict gradients, sums,
+                     h_index) except -1:
+    """The products for the weights of some linears with the same sources, up to three sources in one."""
+    cdef rnnfast_wgrad *g = NULL
+    cdef Py_ssize_t i, j
+    cdef const Factor *factor
+    cdef const Part *part
+    for i in range(product.factors):
+        factor = &code.factor[product.first_factor + i]
+        if i % 3 == 0:
+            g = start_product(job, product.bias - compiled.first_bias, product.columns, None if i else sums)
+        weights = np.empty((product.columns, factor.K), sums.dtype)
+        set_term(job.c, g, i % 3, factor, data_of(weights), h_index)
+        for j in range(factor.first_part, factor.first_part + factor.parts):
+            part = &code.part[j]
+            gradients[compiled.names[part.parameter]] = weights[part.first:part.first + part.size]
     return 0
 
 
-cdef Py_ssize_t add_products(const CellPass *c, linear, stage, Py_ssize_t column, dict gradients, h_index, list sums,
-                             WeightJob *job, Py_ssize_t n) except -1:
-    """The products for the weights of a linear, up to three sources in one."""
-    cdef rnnfast_wgrad *g
-    cdef int t
-    sources = list(linear.sources.items())
-    for at in range(0, len(sources), 3):
-        g = &job.g[n]
-        bias = gradients.get(f"{linear.name}.bias") if at == 0 else None
-        start_product(c, g, linear.size, column, bias, sums)
-        for t, (label, value) in enumerate(sources[at:at + 3]):
-            [source] = [source for source in stage.sources if source.value is value]
-            set_term(c, g, t, source.taped, value.size, gradients[f"{linear.name}.weight_{label}"], h_index)
-        n += 1
-    return n
-
-
-cdef int set_term(const CellPass *c, rnnfast_wgrad *g, int t, place, Py_ssize_t size, gradient, h_index) except -1:
+cdef int set_term(const CellPass *c, rnnfast_wgrad *g, Py_ssize_t t, const Factor *factor, const void *gradient,
+                  h_index) except -1:
     """The source of a weight's gradient: x, or the array that its place is in."""
     cdef Rows rows
-    cdef int state, which
+    cdef Py_ssize_t state, which
     g.terms = t + 1
-    g.term[t].n, g.term[t].vec_stride, g.term[t].slots = size, c.f.k.lanes, 1
-    g.term[t].c, g.term[t].c_stride = <void *>data_of(gradient), size
-    if place is None:
+    g.term[t].n, g.term[t].vec_stride, g.term[t].slots = factor.K, c.f.k.lanes, 1
+    g.term[t].c, g.term[t].c_stride = <void *>gradient, factor.K
+    if factor.array < 0:
         rows, g.term[t].row_index = c.f.x, c.f.row_index
-    elif place.array == SAVED:
-        rows = from_column(&c.saved, place.offset)
-    elif place.array == CONSTANTS:
+    elif factor.array == SAVED:
+        rows = from_column(&c.saved, factor.offset)
+    elif factor.array == CONSTANTS:
         rows = rows_of(c.constants, 0, c.f.k.size)
-        rows = from_column(&rows, place.offset)
+        rows = from_column(&rows, factor.offset)
     else:
-        state, which = divmod(place.array - FIRST_STATE_ARRAY, STATE_ARRAYS)
+        state, which = divmod(factor.array - FIRST_STATE_ARRAY, STATE_ARRAYS)
         rows = c.state[state]
         if which == AFTER:
             rows = from_row(&rows, 0 if c.f.reverse else c.f.B)
@@ -189,16 +232,32 @@ cdef int set_term(const CellPass *c, rnnfast_wgrad *g, int t, place, Py_ssize_t 
     return 0
 
 
+cdef void cut(WeightJob *job, int threads) noexcept:
+    """Cut each product into parts, one for each thread, of at least four panels of dz."""
+    cdef const rnnfast_kernels *k = job.c.f.k
+    cdef Py_ssize_t i, j, panels, n
+    cdef WeightPart *part
+    for i in range(job.products):
+        job.scratch = max(job.scratch, <Py_ssize_t>k.wgrad_scratch(&job.g[i]))
+        panels = padded(k, job.g[i].H) // k.lanes
+        n = min(<Py_ssize_t>threads, (panels + 3) // 4)
+        for j in range(n):
+            part = &job.part[job.parts]
+            part.g, part.first, part.last = &job.g[i], panels * j // n, panels * (j + 1) // n
+            job.parts += 1
+
+
 cdef int weight_part(void *to_do, Py_ssize_t i) noexcept nogil:
-    """One product. Returns nonzero if there is no memory."""
+    """Some panels of one product. Returns nonzero if there is no memory."""
     cdef const WeightJob *job = <const WeightJob *>to_do
+    cdef const WeightPart *part = &job.part[i]
     cdef const rnnfast_kernels *k = job.c.f.k
     cdef unsigned long flush
     cdef void *scratch = alloc(job.scratch * k.size)
     if scratch == NULL:
         return 1
     flush = rnnfast_flush_enter()
-    k.wgrad(&job.g[i], 0, padded(k, job.g[i].H) // k.lanes, scratch)
+    k.wgrad(part.g, part.first, part.last, scratch)
     rnnfast_flush_leave(flush)
     free(scratch)
     return 0

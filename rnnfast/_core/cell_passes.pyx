@@ -35,7 +35,7 @@ cdef class Call:
         cdef int i
         memset(c, 0, sizeof(CellPass))
         self.compiled, self.kept = compiled, []
-        c.states, c.extras, c.stages, c.operands = states, extras, len(compiled.plan.stages), compiled.operands
+        c.states, c.extras, c.stages = states, extras, len(compiled.plan.stages)
         c.f.k = table(cnp.NPY_FLOAT if dtype == np.float32 else cnp.NPY_DOUBLE)
         b.start, b.used = NULL, 0
         rows_in(&b, 3 * states, sizeof(Rows), 1)
@@ -63,7 +63,7 @@ cdef class Call:
 
     cdef int use(self, Packed packed, const Code *code) except -1:
         self.packed = packed
-        self.c.stage, self.c.operand, self.c.constants = packed.stage, packed.operand, packed.constants
+        self.c.weights, self.c.constants = packed.weights, packed.constants
         self.c.code = code
         return 0
 
@@ -94,8 +94,7 @@ cdef Py_ssize_t divide_tape(CellPass *c, Plan compiled, char *memory) except -1:
 
 cdef double flops_of_row(plan) except -1:
     """The work of a data row: its products, and something for the programs."""
-    products = sum(run.columns * run.source.value.size for stage in plan.stages for run in stage.runs)
-    return 2.0 * products + 50 * sum(plan.states)
+    return 2.0 * plan.taped.products.weights + 50 * sum(plan.states)
 
 
 def forward(Plan compiled not None, x, list states not None, dict params not None, list extra not None, ragged, flags,
@@ -110,13 +109,14 @@ def forward(Plan compiled not None, x, list states not None, dict params not Non
     cdef CellPass *c
     cdef Pass *passes[2]
     cdef Tape tape = None
+    cdef const Code *code
     plan = compiled.plan
     dtype = x.dtype
     call.start(compiled, dtype, len(states), len(extra))
     c = &call.c
     c.f.T, c.f.B, c.f.N, c.f.reverse = x.shape[0], x.shape[1], x.shape[0] * x.shape[1], reverse
     set_rows(call, ragged, flags)
-    c.f.row_flops, c.f.weight_bytes = flops_of_row(plan), 0
+    c.f.row_flops, c.f.weight_bytes = flops_of_row(plan), compiled.forward.weights * c.f.k.size
     c.f.x = rows_of(data_of(x), x.shape[2], c.f.k.size)
     c.input_size = x.shape[2]
     place = plan.output_taped if need_tape else plan.output
@@ -129,7 +129,8 @@ def forward(Plan compiled not None, x, list states not None, dict params not Non
     call.take_states(c.first, states)
     call.take_states(c.last, final)
     call.kept += [x, y]
-    call.use(pack(compiled, c.f.k, params, False, need_tape), &compiled.taped if need_tape else &compiled.forward)
+    code = &compiled.taped if need_tape else &compiled.forward
+    call.use(pack(compiled, c.f.k, params, code, False), code)
     if need_tape:
         tape = Tape.__new__(Tape)
         c.state = c.last + c.states
@@ -139,7 +140,7 @@ def forward(Plan compiled not None, x, list states not None, dict params not Non
         divide_tape(c, compiled, <char *>tape.memory)
         tape.forward, tape.dtype, tape.shape = call, dtype, x.shape
         # A copy, because the caller may change the parameters before backward.
-        tape.packed = pack(compiled, c.f.k, params, True, True)
+        tape.packed = pack(compiled, c.f.k, params, &compiled.backward, True)
     passes[0], passes[1] = &c.f, NULL
     run_blocks(passes, cell_forward_block, threads)
     return final, tape
@@ -205,7 +206,7 @@ def backward(Tape tape not None, dy, Py_ssize_t column, list dstates not None, i
     passes[0], passes[1] = &c.f, NULL
     run_blocks(passes, cell_backward_block, threads)
     dx = input_gradient(c, plan, tape.shape, dtype, threads)
-    params = weight_gradients(c, plan, dtype, threads)
+    params = weight_gradients(c, compiled, dtype, threads)
     return dx, initial, params, gradients
 
 
@@ -225,9 +226,9 @@ cdef class StreamCell:
         self.states = [np.zeros((B, size), dtype) for size in plan.states]
         self.call.take_states(c.first, self.states)
         self.call.take_states(c.last, self.states)
-        self.call.use(pack(compiled, c.f.k, params, False, False), &compiled.forward)
+        self.call.use(pack(compiled, c.f.k, params, &compiled.forward, False), &compiled.forward)
         c.f.B, c.input_size = B, plan.graph.x.size
-        c.f.row_flops = flops_of_row(plan)
+        c.f.row_flops, c.f.weight_bytes = flops_of_row(plan), compiled.forward.weights * c.f.k.size
         c.output_array, c.output_offset, c.output_size = plan.output.array, plan.output.offset, plan.graph.output.size
 
     def run(self, x, y, list extra not None, int threads):

@@ -11,7 +11,18 @@ cdef enum:
 cdef enum:
     BEFORE, AFTER, NEXT, PREVIOUS, STATE_ARRAYS
 
-# The programs of a pass.
+# A product (rnnfast/cells/_products.py): columns of a stage, or backward the gradient of a source. They go to a place in
+# the rows of an array. Places of the bias and of what is projected are -1 where there is none.
+cdef struct Product:
+    Py_ssize_t stage, array, offset, columns, bias, projected, first_factor, factors
+# One of its factors: K reals of each row of an array (-1: x). `weights` is where in the packed ones its own are.
+cdef struct Factor:
+    Py_ssize_t array, offset, K, weights, first_part, parts
+# The weights of one linear: a parameter, and its columns in the product.
+cdef struct Part:
+    Py_ssize_t parameter, first, size
+
+# The programs and products of a pass.
 cdef struct Code:
     const rnnfast_instruction *table
     const Py_ssize_t *ends       # of each segment
@@ -19,19 +30,11 @@ cdef struct Code:
     Py_ssize_t rows_at_a_time
     Py_ssize_t x, dy             # where in the block's scratch they are copied to; -1: not at all
     const Py_ssize_t *extra      # the same of each extra input
-
-# A product of a stage: a source times the weights of linears that have it.
-cdef struct Operand:
-    int stage, array             # array -1: x
-    Py_ssize_t offset, K         # where in a row of the array it is, and its size
-    const void *weights          # packed, of forward or backward
-    Py_ssize_t first, columns    # of the stage, which have this source
-    bint begins, begins_back     # whether the sums of these columns, and of the source, begin here
-    Py_ssize_t back              # where in the block's scratch its gradient goes
-
-cdef struct Stage:
-    Py_ssize_t columns, sums, dz
-    const void *bias
+    const Product *product       # by stage, in the order in which they are computed
+    const Factor *factor
+    const Part *part
+    Py_ssize_t products, factors, most_factors
+    Py_ssize_t weights, projected  # reals of all weights; columns in which x has a part
 
 cdef struct Extra:
     const void *data             # rows of n reals
@@ -40,13 +43,12 @@ cdef struct Extra:
 # A call of a cell. `f` says what sequence it is; the cell and the weights in `f` are not used.
 cdef struct CellPass:
     Pass f                       # the first, so that a pointer to it is one to the call
-    int states, stages, operands, extras
+    int states, stages, extras
     const Code *code
-    const Stage *stage           # (stages,)
-    const Operand *operand       # (operands,) by stage
+    const void *weights          # packed
+    const void *constants        # of the programs, and behind them the biases
     const Extra *extra           # (extras,)
     const Py_ssize_t *size       # (states,)
-    const void *constants
     int output_array
     Py_ssize_t output_offset, output_size, input_size
     Rows *first                  # (states,) initial states, or the gradients of the final ones

@@ -8,16 +8,18 @@ and blocks, which are the same here.
 
 from libc.string cimport memset
 
-from .abi cimport rnnfast_array, rnnfast_flush_enter, rnnfast_flush_leave, rnnfast_product
-from .arrays cimport Block, Rows, copy_row, from_column, from_row, indices_in, row, rows_in, rows_of, zero_row
+from .abi cimport rnnfast_array, rnnfast_factor, rnnfast_flush_enter, rnnfast_flush_leave, rnnfast_product
+from .arrays cimport Block, Rows, copy_row, from_column, from_row, indices_in, no_rows, row, rows_in, rows_of, zero_row
 from .cells cimport (
     AFTER, BEFORE, BLOCK, CONSTANTS, DZ, FIRST_STATE_ARRAY, GRADIENTS, LOCAL, NEXT, PREVIOUS, SAVED, STATE_ARRAYS,
-    CellPass, Extra, Operand,
+    CellPass, Extra, Factor, Product,
 )
 from .config cimport alloc, free, padded
 from .sequence cimport (
-    Pass, data_row, give_states, rows_in_step, state_after, state_before, take_states, zero_padding,
+    Pass, data_row, give_states, rows_in_step, state_after, state_before, take_states, worth_projecting, zero_padding,
 )
+
+cdef Py_ssize_t PROJECT_ROWS = 96  # of x, multiplied by its weights at a time
 
 
 # What a block works in.
@@ -26,25 +28,37 @@ cdef struct Scratch:
     Rows local, block
     Rows *turn                   # (2 * states,) states of forward without a tape, or gradients, used in turn
     Py_ssize_t *index            # which row of an extra input each row has
+    rnnfast_factor *factor       # of the product that is computed
+    Rows projected               # what x adds to the sums of the steps to come, their biases included
+    Py_ssize_t *x_index          # where the rows of x of these steps are
 
 
 cdef Py_ssize_t divide(const CellPass *c, Py_ssize_t rows, bint turns, char *memory, Scratch *s) noexcept nogil:
     """Divide a block of memory; returns the bytes it takes."""
     cdef Block b
     cdef int i, size = c.f.k.size
+    cdef Py_ssize_t ahead = min(max(PROJECT_ROWS // max(rows, 1), 1), c.f.T) * rows if projects(c, rows) else 0
     b.start, b.used = memory, 0
     s.arrays = <rnnfast_array *>rows_in(&b, FIRST_STATE_ARRAY + STATE_ARRAYS * c.states, sizeof(rnnfast_array), 1).data
     s.turn = <Rows *>rows_in(&b, 2 * c.states, sizeof(Rows), 1).data
+    s.factor = <rnnfast_factor *>rows_in(&b, c.code.most_factors, sizeof(rnnfast_factor), 1).data
     s.index = indices_in(&b, rows)
+    s.x_index = indices_in(&b, ahead)
     b.used = (b.used + 63) // 64 * 64
     s.local = rows_in(&b, c.code.rows_at_a_time, c.code.local, size)
     s.block = rows_in(&b, rows, c.code.block, size)
+    s.projected = rows_in(&b, ahead, c.code.projected, size)
     for i in range(2 * c.states if turns else 0):
         if memory == NULL:
             rows_in(&b, rows, padded(c.f.k, c.size[i // 2]), size)
         else:
             s.turn[i] = rows_in(&b, rows, padded(c.f.k, c.size[i // 2]), size)
     return b.used
+
+
+cdef inline bint projects(const CellPass *c, Py_ssize_t rows) noexcept nogil:
+    """Whether x is multiplied by its weights for many steps at once. Backward has no such columns."""
+    return c.code.projected > 0 and worth_projecting(&c.f, rows)
 
 
 cdef inline void set_array(rnnfast_array *array, const Rows *rows, bint local=False) noexcept nogil:
@@ -159,8 +173,9 @@ cdef Rows state_rows(const CellPass *c, const Scratch *s, int state, Py_ssize_t 
 cdef void forward_steps(const CellPass *c, const Scratch *scratch, Py_ssize_t b0, Py_ssize_t b1) noexcept nogil:
     cdef const Pass *f = &c.f
     cdef Py_ssize_t rows = b1 - b0, remaining = b1 - b0, s, n, data, first = f.paddings * b0 // max(f.B, 1)
+    cdef Py_ssize_t projected_until = 0 if projects(c, rows) else -1
     cdef int turn = 0, i
-    cdef Rows before, after
+    cdef Rows before, after, projected = no_rows()
     for i in range(c.states):
         before = state_rows(c, scratch, i, state_before(f, 0) + b0, 0)
         enter_states(c, i, &before, b0, rows)
@@ -181,7 +196,12 @@ cdef void forward_steps(const CellPass *c, const Scratch *scratch, Py_ssize_t b0
             set_array(state_array(scratch, i, AFTER), &after)
         move(&scratch.arrays[SAVED], &c.saved, data)
         copy_inputs(c, scratch, n, data)
-        take_step(c, scratch, n, data)
+        if s == projected_until:
+            projected_until = project(c, scratch, b0, b1, s)
+            projected = scratch.projected
+        take_step(c, scratch, n, data, &projected)
+        if projected.data != NULL:
+            projected = from_row(&projected, n)
         give_outputs(c, scratch, n, data)
         turn = 1 - turn
         s += 1
@@ -204,40 +224,92 @@ cdef void end_rows(const CellPass *c, const Scratch *scratch, Py_ssize_t b0, Py_
         give_states(&c.f, &c.last[i], &states, b0 + first, end - first, c.size[i])
 
 
-cdef void take_step(const CellPass *c, const Scratch *scratch, Py_ssize_t rows, Py_ssize_t data) noexcept nogil:
-    cdef int stage, i = 0
-    cdef const Operand *o
-    cdef Rows bias
-    cdef rnnfast_product p
+cdef void take_step(const CellPass *c, const Scratch *scratch, Py_ssize_t rows, Py_ssize_t data,
+                    const Rows *projected) noexcept nogil:
+    """One step. `projected` has no data, or what x adds to the sums."""
+    cdef int stage
+    cdef Py_ssize_t i = 0
     run_segment(c, scratch, rows, 0)
-    memset(&p, 0, sizeof(p))
-    p.rows, p.whole_vectors, p.c_stride = rows, True, c.code.block
     for stage in range(c.stages):
-        bias = rows_of(c.stage[stage].bias, 0, c.f.k.size)
-        while i < c.operands and c.operand[i].stage == stage:
-            o = &c.operand[i]
-            p.columns, p.c = o.columns, from_column(&scratch.block, c.stage[stage].sums + o.first).data
-            p.init = from_column(&bias, o.first).data if o.begins else p.c
-            p.init_stride = 0 if o.begins else p.c_stride
-            set_operand(c, scratch, o, data, &p)
-            c.f.k.multiply(&p)
+        while i < c.code.products and c.code.product[i].stage == stage:
+            multiply(c, scratch, &c.code.product[i], rows, data, projected)
             i += 1
         run_segment(c, scratch, rows, stage + 1)
 
 
-cdef void set_operand(const CellPass *c, const Scratch *scratch, const Operand *o, Py_ssize_t data,
-                      rnnfast_product *p) noexcept nogil:
+cdef void multiply(const CellPass *c, const Scratch *scratch, const Product *product, Py_ssize_t rows, Py_ssize_t data,
+                   const Rows *projected) noexcept nogil:
+    """One product, forward or back, of the rows of a step."""
+    cdef rnnfast_product p
+    cdef const rnnfast_array *array = &scratch.arrays[product.array]
+    cdef Rows to = rows_of(array.at, array.stride, c.f.k.size)
+    cdef bint ahead = projected.data != NULL and product.projected >= 0
+    cdef Py_ssize_t i, first = product.first_factor + ahead
+    p.rows, p.columns, p.factor, p.factors = rows, product.columns, scratch.factor, product.factors - ahead
+    p.c, p.c_stride = from_column(&to, product.offset).data, array.stride
+    p.whole_vectors, p.c_row_index = True, NULL
+    begin_sums(c, product, projected, ahead, &p)
+    for i in range(p.factors):
+        set_factor(c, scratch, &c.code.factor[first + i], data, &scratch.factor[i])
+    c.f.k.multiply(&p)
+
+
+cdef inline void begin_sums(const CellPass *c, const Product *product, const Rows *projected, bint ahead,
+                            rnnfast_product *p) noexcept nogil:
+    """What the sums begin with: nothing, the biases, or what x adds to them."""
+    cdef Rows constants = rows_of(c.constants, 0, c.f.k.size)
+    p.init, p.init_stride = NULL, 0
+    if ahead:
+        p.init, p.init_stride = from_column(projected, product.projected).data, c.code.projected
+    elif product.bias >= 0:
+        p.init = from_column(&constants, product.bias).data
+
+
+cdef inline const void *packed_weights(const CellPass *c, const Factor *factor) noexcept nogil:
+    cdef Rows weights = rows_of(c.weights, 0, c.f.k.size)
+    return from_column(&weights, factor.weights).data
+
+
+cdef inline void set_factor(const CellPass *c, const Scratch *scratch, const Factor *factor, Py_ssize_t data,
+                            rnnfast_factor *f) noexcept nogil:
     cdef const rnnfast_array *array
     cdef Rows rows
-    p.K, p.weights, p.a_row_index = o.K, o.weights, NULL
-    if o.array >= 0:
-        array = &scratch.arrays[o.array]
+    f.K, f.weights, f.row_index = factor.K, packed_weights(c, factor), NULL
+    if factor.array >= 0:
+        array = &scratch.arrays[factor.array]
         rows = rows_of(array.at, array.stride, c.f.k.size)
-        p.a, p.a_stride = from_column(&rows, o.offset).data, array.stride
+        f.a, f.stride = from_column(&rows, factor.offset).data, array.stride
     elif c.f.row_index != NULL:
-        p.a, p.a_stride, p.a_row_index = c.f.x.data, c.f.x.stride // c.f.k.size, c.f.row_index + data
+        f.a, f.stride, f.row_index = c.f.x.data, c.f.x.stride // c.f.k.size, c.f.row_index + data
     else:
-        p.a, p.a_stride = row(&c.f.x, data), c.f.x.stride // c.f.k.size
+        f.a, f.stride = row(&c.f.x, data), c.f.x.stride // c.f.k.size
+
+
+cdef Py_ssize_t project(const CellPass *c, const Scratch *scratch, Py_ssize_t b0, Py_ssize_t b1,
+                        Py_ssize_t s) noexcept nogil:
+    """Begin the sums of the steps from s on that fit, with what x adds to them; returns the first step that does not."""
+    cdef Py_ssize_t limit = min(max(PROJECT_ROWS // (b1 - b0), 1), c.f.T) * (b1 - b0), rows = 0, n, first, i
+    cdef rnnfast_product p
+    while s < c.f.T:
+        n = rows_in_step(&c.f, s, b0, b1)
+        if rows + n > limit:
+            break
+        first = data_row(&c.f, s) + b0
+        for i in range(n):
+            scratch.x_index[rows + i] = first + i if c.f.row_index == NULL else c.f.row_index[first + i]
+        rows += n
+        s += 1
+    p.rows, p.factors, p.factor, p.whole_vectors, p.c_row_index = rows, 1, scratch.factor, True, NULL
+    p.c_stride = c.code.projected
+    for i in range(c.code.products):
+        if c.code.product[i].projected >= 0:
+            p.columns, p.c = c.code.product[i].columns, from_column(&scratch.projected, c.code.product[i].projected).data
+            begin_sums(c, &c.code.product[i], NULL, False, &p)
+            scratch.factor.a, scratch.factor.stride = c.f.x.data, c.f.x.stride // c.f.k.size
+            scratch.factor.row_index, scratch.factor.K = scratch.x_index, c.input_size
+            scratch.factor.weights = packed_weights(c, &c.code.factor[c.code.product[i].first_factor])
+            c.f.k.multiply(&p)
+    return s
 
 
 cdef void give_outputs(const CellPass *c, const Scratch *scratch, Py_ssize_t rows, Py_ssize_t data) noexcept nogil:
@@ -304,22 +376,12 @@ cdef void backward_steps(const CellPass *c, const Scratch *scratch, Py_ssize_t b
 
 
 cdef void step_back(const CellPass *c, const Scratch *scratch, Py_ssize_t rows) noexcept nogil:
-    cdef const rnnfast_array *dz = &scratch.arrays[DZ]
-    cdef int stage, i = c.operands - 1
-    cdef const Operand *o
-    cdef rnnfast_product p
-    cdef Rows of_dz = rows_of(dz.at, dz.stride, c.f.k.size)
+    cdef Rows projected = no_rows()
+    cdef int stage
+    cdef Py_ssize_t i = 0
     run_segment(c, scratch, rows, 0)
-    memset(&p, 0, sizeof(p))
-    p.rows, p.whole_vectors, p.a_stride, p.c_stride = rows, True, dz.stride, c.code.block
     for stage in range(c.stages - 1, -1, -1):
-        while i >= 0 and c.operand[i].stage == stage:
-            o = &c.operand[i]
-            if o.back >= 0:
-                p.a, p.K = from_column(&of_dz, c.stage[stage].dz + o.first).data, o.columns
-                p.weights, p.columns = o.weights, o.K
-                p.c = from_column(&scratch.block, o.back).data
-                p.init, p.init_stride = NULL if o.begins_back else p.c, p.c_stride
-                c.f.k.multiply(&p)
-            i -= 1
+        while i < c.code.products and c.code.product[i].stage == stage:
+            multiply(c, scratch, &c.code.product[i], rows, 0, &projected)
+            i += 1
         run_segment(c, scratch, rows, c.stages - stage)

@@ -37,6 +37,7 @@ cdef struct Pass:
 cdef Pass start_pass(const rnnfast_kernels *k, const rnnfast_packed *w, Py_ssize_t T, Py_ssize_t B,
                      Py_ssize_t N) noexcept
 cdef double flops(const Pass *f) noexcept nogil
+cdef bint worth_projecting(const Pass *f, Py_ssize_t rows) noexcept nogil
 cdef void zero_padding(const Pass *f, const Rows *array, Py_ssize_t n, Py_ssize_t first,
                        Py_ssize_t last) noexcept nogil
 

@@ -29,8 +29,7 @@ from .sequence cimport Pass, block_function, data_row, rows_in_step, state_after
 cdef double GIL_FLOPS = 1e5
 # Rows of a block: enough that weights are used often while they are near, few enough that the states stay there.
 cdef Py_ssize_t BLOCK_ROWS = 64, BLOCK_ROWS_LARGE = 128
-# Bytes of weights that fit the first-level cache, that leave the second some room (as outputs do), and none; and of 4
-# vectors that crowd it.
+# Bytes of weights that fit the first-level cache, that leave the second some room, and none; of 4 vectors that crowd it.
 cdef Py_ssize_t SMALL = 48000, MIDDLE = 750000, LARGE = 1500000, LARGE_PANEL = 400000
 # A tape of fewer bytes is still in the caches from forward, and its rows are not fetched. (M42)
 cdef Py_ssize_t TAPE_IN_CACHE = 350000
@@ -97,17 +96,20 @@ cdef struct ForwardScratch:
     Py_ssize_t *x_index          # where the projected rows of x are
 
 
-cdef inline bint projects_ahead(const Pass *f, Py_ssize_t rows) noexcept nogil:
+cdef bint worth_projecting(const Pass *f, Py_ssize_t rows) noexcept nogil:
     """Whether w_ih x is computed for many steps at once.
 
     Where rows are few, the way of the weights decides, and w_ih is then read once for many steps. With tiles of up to 3
     rows that pays if the weights do not fit the first-level cache. With more rows it pays if they do not fit the second
-    or, up to 11 rows, leave it little room. And it pays where 4 vectors of
-    w_ih and w_hh together would crowd that cache. (M43)"""
-    cdef Py_ssize_t panel = 4 * f.k.lanes * f.k.size * (f.w.I + f.w.P), weights = f.weight_bytes
+    or, up to 11 rows, leave it little room. (M43)"""
     cdef Py_ssize_t tile = rows // max((rows + f.k.tile_rows - 1) // f.k.tile_rows, 1)  # of the lower ones
     cdef Py_ssize_t least = SMALL if tile < min(f.k.tile_rows, 4) else MIDDLE if rows < 12 else LARGE
-    return f.T > 1 and ((rows < 20 and weights > least) or panel > LARGE_PANEL)
+    return f.T > 1 and rows < 20 and f.weight_bytes > least
+
+
+cdef inline bint projects_ahead(const Pass *f, Py_ssize_t rows) noexcept nogil:
+    """The same, or whether 4 vectors of w_ih and w_hh together would crowd the second-level cache. (M43)"""
+    return worth_projecting(f, rows) or (f.T > 1 and 4 * f.k.lanes * f.k.size * (f.w.I + f.w.P) > LARGE_PANEL)
 
 
 cdef inline Py_ssize_t projected_rows(const Pass *f, Py_ssize_t rows) noexcept nogil:

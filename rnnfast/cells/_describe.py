@@ -21,6 +21,7 @@ def text(cell: Any) -> str:
         f"cell {cell.name}({', '.join(['x', *cell.states, *cell.extra])})",
         _section("equations", _equations(graph)),
         _section("parameters", _parameters(graph)),
+        _section("masks", [f"{name}  {mask}" for name, mask in cell.masks.items()]),
         _section("stages", _stages(graph)),
         _section("gradient", _gradient(graph)),
     ]

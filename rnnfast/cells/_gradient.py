@@ -76,10 +76,10 @@ def gradient(graph: Graph) -> Gradient:
         elif value.kind in RULES:
             derived = RULES[value.kind](graph, value, total)
             for argument, part in zip(value.args, derived, strict=True):
-                if part is not None and argument.kind != "const":
+                if part is not None and not graph.is_constant(argument):
                     one = argument.size == 1 and part.size > 1  # it was broadcast
                     _add(parts, argument, graph.apply("total", part) if one else part)
-        elif value.kind != "const":
+        elif not graph.is_constant(value):
             _take_leaf(graph, value, total, result)
     for name, state in graph.states.items():
         if name not in result.states:
@@ -104,7 +104,7 @@ def _pass_back(
     """The products that the stage of a linear makes for its sources, one for all of its linears."""
     known = {id(source): name for name, (of, source) in result.back.items() if of == stage}
     for source in graph.linears[linear.name].sources.values():
-        if source.kind not in ("x", "const") and id(source) not in known:
+        if source.kind != "x" and not graph.is_constant(source) and id(source) not in known:
             name = f"back:{stage}:{len(known)}"
             known[id(source)] = name
             result.back[name] = stage, source

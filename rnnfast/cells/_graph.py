@@ -9,6 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Initial = float | Callable[[np.random.Generator, int], NDArray[Any]]  # of a vector of some size
 
 LEAVES = "x", "state", "extra", "vector", "const", "given"
 REDUCTIONS = "total", "largest"
@@ -47,7 +53,7 @@ class Vector:
 
     name: str
     size: int
-    init: float
+    init: Initial
 
 
 @dataclass
@@ -64,6 +70,8 @@ class Graph:
         What becomes y.
     linears, vectors : dict of str to Linear and Vector
         The parameters, in the order of their first use.
+    masks : set of str
+        The extra inputs that have no gradient.
     """
 
     x: Value
@@ -74,6 +82,7 @@ class Graph:
     new: dict[str, Value] = field(default_factory=dict)
     output: Value = field(init=False)
     bias: bool = True
+    masks: frozenset[str] = frozenset()
     plans: dict[tuple[int, bool], object] = field(default_factory=dict, repr=False)
     _known: dict[tuple[object, ...], Value] = field(default_factory=dict, repr=False)
 
@@ -99,7 +108,7 @@ class Graph:
         return value if value.size == size else self._value("spread", (value,), size)
 
     def _simpler(self, kind: str, args: tuple[Value, ...]) -> Value | None:
-        """What needs no operation: x * 1, x + 0, a total over one unit."""
+        """What needs no operation, or one less: x * 1, x + 0, x + (-y), a total over one unit."""
         if kind == "mul":
             for one, other in (args, args[::-1]):
                 if one.kind == "const" and one.number == 1:
@@ -108,6 +117,8 @@ class Graph:
             return args[0]
         if kind in REDUCTIONS and args[0].size == 1:
             return args[0]
+        if kind == "add" and args[1].kind == "neg":
+            return self.apply("sub", args[0], *args[1].args)
         return None
 
     def _value(
@@ -118,6 +129,10 @@ class Graph:
         if key not in self._known:
             self._known[key] = Value(kind, args, size, name, number)
         return self._known[key]
+
+    def is_constant(self, leaf: Value) -> bool:
+        """Whether a leaf has no gradient."""
+        return leaf.kind == "const" or (leaf.kind == "extra" and leaf.name in self.masks)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the name and the shape of every parameter."""

@@ -6,10 +6,10 @@ In the equations a prime marks the value of the step before, and W, U and b are 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from ._cell import Cell, cell
+from ._factory import factory, with_states
 from ._functions import exp, maximum, normalize, outer, relu, sigmoid, tanh
 from ._trace import Expression, linear, vector
 
@@ -38,6 +38,7 @@ def peephole_lstm(x: Expression, h: Expression, c: Expression) -> Pair:
 VARIANTS = "vanilla", "NP", "CIFG", "NIG", "NFG", "NOG", "NIAF", "NOAF", "FGR"
 
 
+@factory
 def lstm_variant(name: str) -> Cell:
     """Return a variant of the LSTM as Greff et al. (2017, arXiv:1503.04069) name it.
 
@@ -64,31 +65,7 @@ def lstm_variant(name: str) -> Cell:
         h = o * (c if name == "NOAF" else tanh(c))
         return (h, c, i, f, o) if full else (h, c)
 
-    if full:
-        return _named(f"lstm_{name}", "h c i f o", step)
-    return _named(f"lstm_{name}", "h c", step)
-
-
-def _named(name: str, state: str, function: Callable[..., Any]) -> Cell:
-    """Make a cell of a function whose arguments are not written out."""
-    step: Callable[..., Any]
-    if len(state.split()) == 1:
-
-        def step(x: Expression, h: Expression) -> Any:
-            return function(x, h)
-    elif len(state.split()) == 2:
-
-        def step(x: Expression, h: Expression, c: Expression) -> Any:
-            return function(x, h, c)
-    else:
-
-        def step(
-            x: Expression, h: Expression, c: Expression, i: Expression, f: Expression, o: Expression
-        ) -> Any:
-            return function(x, h, c, i, f, o)
-
-    step.__name__ = name
-    return cell(state=state)(step)
+    return with_states(f"lstm_{name}", ["h", "c", "i", "f", "o"] if full else ["h", "c"], step)
 
 
 @cell(state="h c")
@@ -204,10 +181,22 @@ def ctrnn(x: Expression, v: Expression, k: Expression) -> Any:
     return {"v": v, "y": sigmoid(v)}
 
 
-@cell(state="y")
-def jordan(x: Expression, y: Expression) -> Expression:
-    """Jordan network: hidden units see the last output (Jordan 1986)."""
-    return sigmoid(linear("out", h=sigmoid(linear("h", x, y))))
+@factory
+def jordan(trace: float = 0.0) -> Cell:
+    """Return a Jordan network, whose hidden units see a trace of the outputs (Jordan 1986).
+
+    y = sigmoid(W a + b) with a = tanh(U x + R s' + b_a), and s = trace s' + y. Without a trace, s
+    is the last output.
+    """
+    if not 0 <= trace < 1:
+        raise ValueError(f"trace is {trace}, expected from 0 to less than 1")
+
+    def step(x: Expression, s: Expression) -> dict[str, Expression]:
+        y = sigmoid(linear("y", a=tanh(linear("a", x, s)), size=s.size))
+        return {"s": trace * s + y, "y": y}
+
+    step.__name__ = f"jordan_{trace:g}"
+    return cell(state="s")(step)
 
 
 @cell(state="h")

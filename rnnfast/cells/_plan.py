@@ -6,13 +6,14 @@ the other way round: program 0, products of the last stage, program 1, ...
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ._gradient import Gradient, gradient, order_of, stages_of
 from ._graph import LEAVES, Graph, Value, in_order
+from ._products import AllProducts, Products, Table, table
 from ._program import (
     AFTER,
     BEFORE,
@@ -28,6 +29,7 @@ from ._program import (
     Layout,
     Place,
     Target,
+    put_off,
     state_array,
 )
 from ._stages import Stage, stages_in
@@ -37,7 +39,7 @@ CHEAP = {
     "add", "sub", "mul", "neg", "minimum", "maximum", "less", "less_equal", "equal", "not_equal",
     "relu", "abs", "where", "spread",
 }  # fmt: skip
-VECTORS_AT_A_TIME = 32  # of one instruction: enough to hide the cost of its dispatch
+VECTORS_AT_A_TIME = 64  # of one instruction: enough to hide the cost of its dispatch
 
 
 @dataclass
@@ -50,6 +52,7 @@ class Programs:
     rows: int  # at a time
     block: int  # reals of a row of the block's scratch
     inputs: dict[str, Place]  # what the driver copies there: x, the extra inputs by name, dy
+    products: Products = field(init=False)
 
 
 @dataclass
@@ -68,7 +71,11 @@ class Plan:
     forward: Programs
     taped: Programs
     backward: Programs
-    constants: list[Value]  # in the order of their places
+    numbers: list[tuple[int, float]]  # constants of the programs: places, which are whole vectors
+    parameters: list[str]
+    vectors: Table  # (parameter, place, size): those that are constants of the programs
+    biases: Table  # the same of the biases of the products, which lie behind them
+    given: int  # reals of both
     saved: int  # reals of a row
     dz: int
     vector_dz: dict[str, int]
@@ -100,12 +107,27 @@ class Planner:
         extra = {name: gradients.add(v.size) for name, v in self.gradient.extra.items()}
         x = gradients.add(self.gradient.x.size) if self.gradient.x is not None else None
         backward, vectors = self._backward(saved_places, dz, extra, x)
+        products = AllProducts(self.graph, self.stages, self.lanes, self.constants.used)
+        forward.products = products.forward(taped=False)
+        taped.products = products.forward(taped=True)
+        backward.products = products.backward()
         return Plan(
             self.graph, self.lanes, self.stages, [s.size for s in self.graph.states.values()],
-            output, output_taped, forward, taped, backward, self.constant_values, saved.used,
+            output, output_taped, forward, taped, backward, self._numbers(),
+            list(products.parameters), self._vectors(products.parameters), products.biases(),
+            self.constants.used + sum(stage.columns for stage in self.stages), saved.used,
             dz.used, vectors, gradients.used, {n: p.offset for n, p in extra.items()},
             None if x is None else x.offset,
         )  # fmt: skip
+
+    def _numbers(self) -> list[tuple[int, float]]:
+        values = [v for v in self.constant_values if v.kind == "const"]
+        return [(self.leaf_places[id(v)].offset, v.number) for v in values]
+
+    def _vectors(self, parameters: dict[str, int]) -> Table:
+        places = [(v, self.leaf_places[id(v)].offset) for v in self.constant_values]
+        rows = [[parameters[v.name], at, v.size] for v, at in places if v.kind == "vector"]
+        return table(rows, 3)
 
     # -------------------------------------------------------------------------------- forward
 
@@ -138,11 +160,20 @@ class Planner:
             for name in stage.linears:
                 value = graph.linear(graph.linears[name])
                 places[id(value)] = block.add(value.size)
+            for group in stage.groups if saved else ():
+                value = graph.linear(graph.linears[group.linears[0]])
+                if saved and len(group.linears) == 1 and id(value) in saved:
+                    places[id(value)] = group.saved = saved[id(value)]
         targets = [
             Target(value, Place(state_array(i, AFTER), 0, value.size))
             for i, value in enumerate(graph.new.values())
         ]
-        targets += [Target(v, saved[id(v)]) for v in self.order if saved and id(v) in saved]
+        direct = [group.saved for stage in self.stages for group in stage.groups]
+        targets += [
+            Target(v, saved[id(v)])
+            for v in self.order
+            if saved and id(v) in saved and saved[id(v)] not in direct
+        ]
         targets += self._kept_in_block(places, targets, block)
         programs = self._programs(self.order, places, self.stage, targets, block, len(self.stages))
         programs.inputs = inputs
@@ -271,16 +302,21 @@ class Planner:
             if any(value is v for v in needed):
                 inputs[name] = places[id(value)] = block.add(value.size)
         vectors = {name: dz.add(v.size) for name, v in gradient_.vectors.items()}
-        targets = self._gradient_targets(extra, x, vectors)
-        segment = self._segments(needed)
+        targets = self._gradient_targets(places, extra, x, vectors)
+        segment = self._segments(needed, places, targets)
         targets += self._across(needed, segment, places, targets, block)
         programs = self._programs(needed, places, segment, targets, block, len(self.stages))
         programs.inputs = inputs
         return programs, {name: place.offset for name, place in vectors.items()}
 
     def _back_products(self, places: dict[int, Place], block: Layout) -> None:
+        whole = {id(value): i for i, value in enumerate(self._state_gradients())}
         for name, (stage, source) in self.gradient.back.items():
-            place = block.add(source.size)
+            given = id(self.graph.leaf("given", name, source.size))
+            if given in whole:  # it is all of a state's gradient, and goes there
+                place = Place(state_array(whole[given], PREVIOUS), 0, source.size)
+            else:
+                place = block.add(source.size)
             places[id(self.graph.leaf("given", name, source.size))] = place
             for operand in self.stages[stage - 1].sources:
                 if operand.value is source:
@@ -297,23 +333,31 @@ class Planner:
                     needed |= {id(a) for a in value.args}
         return [v for v in values if id(v) in needed]
 
+    def _state_gradients(self) -> list[Value]:
+        return [self.gradient.states[name] for name in self.graph.states]
+
     def _gradient_targets(
-        self, extra: dict[str, Place], x: Place | None, vectors: dict[str, Place]
-    ) -> list[Target]:
+        self, places: dict[int, Place], extra: dict[str, Place], x: Place | None,
+        vectors: dict[str, Place],
+    ) -> list[Target]:  # fmt: skip
         targets = []
         for stage in self.stages:
             for name, first in zip(stage.linears, stage.first, strict=True):
                 value = self.gradient.dz[name]
                 targets.append(Target(value, Place(DZ, stage.dz + first, value.size), masked=True))
-        for i, value in enumerate(self.gradient.states[name] for name in self.graph.states):
-            targets.append(Target(value, Place(state_array(i, PREVIOUS), 0, value.size)))
+        for i, value in enumerate(self._state_gradients()):
+            place = Place(state_array(i, PREVIOUS), 0, value.size)
+            if places.get(id(value)) != place:
+                targets.append(Target(value, place))
         targets += [Target(self.gradient.extra[name], place) for name, place in extra.items()]
         targets += [Target(self.gradient.vectors[name], place) for name, place in vectors.items()]
         if x is not None and self.gradient.x is not None:
             targets.append(Target(self.gradient.x, x))
         return targets
 
-    def _segments(self, values: list[Value]) -> dict[int, int]:
+    def _segments(
+        self, values: list[Value], places: dict[int, Place], targets: list[Target]
+    ) -> dict[int, int]:
         """After how many products each value can be computed."""
         segment: dict[int, int] = {}
         for value in values:
@@ -321,6 +365,7 @@ class Planner:
                 segment[id(value)] = len(self.stages) + 1 - self.gradient.back[value.name][0]
             else:
                 segment[id(value)] = max((segment.get(id(a), 0) for a in value.args), default=0)
+        put_off(values, segment, places, targets)
         return segment
 
     def _across(

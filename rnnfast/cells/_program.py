@@ -8,7 +8,7 @@ for all of them (L equal lanes). What an array is at a given step is up to the d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -18,8 +18,9 @@ from ._graph import REDUCTIONS, Value
 OPERATIONS = (
     "spread", "add", "sub", "mul", "div", "minimum", "maximum", "less", "less_equal", "equal",
     "not_equal", "neg", "sigmoid", "tanh", "relu", "exp", "log", "sqrt", "softplus", "abs", "where",
-    "multiply_add", "multiply_sub", "subtract_product", "outer", "outer_left", "outer_right",
-    "total", "largest",
+    "multiply_add", "multiply_sub", "subtract_product", "sigmoid_back", "tanh_back",
+    "sigmoid_back_product", "tanh_back_product", "outer", "outer_left", "outer_right", "total",
+    "largest",
 )  # fmt: skip
 NUMBER_OF = {name: i for i, name in enumerate(OPERATIONS)}
 # The arrays that places are in, of any program; each state adds four (see `state_array`).
@@ -131,11 +132,8 @@ class Code:
     def segment_code(self, values: list[Value]) -> list[Instruction]:
         """The code of a segment whose values are these, each after its arguments."""
         uses: dict[int, int] = {}
-        fused = fusions(values, self.places, self.targets)
+        fused, inner = fusions(values, self.places, self.targets)
         operands = {id(v): fused.get(id(v), (v.kind, v.args)) for v in values}
-        inner = {
-            id(a) for v in values if id(v) in fused for a in v.args if a not in fused[id(v)][1]
-        }
         values = [v for v in values if id(v) not in inner]
         for value in values:
             for argument in operands[id(value)][1]:
@@ -178,6 +176,23 @@ class Code:
             self.scratch.give(self._local.pop(id(value)))
 
 
+def put_off(
+    values: list[Value], segment: dict[int, int], places: Mapping[int, Place],
+    targets: Iterable[Target],
+) -> None:  # fmt: skip
+    """Move what only later segments need there, if its arguments are stored anyway."""
+    wanted = {id(target.value) for target in targets}
+    users: dict[int, list[int]] = {}
+    for value in values:
+        for a in value.args if id(value) not in places else ():
+            users.setdefault(id(a), []).append(id(value))
+    for value in reversed(values):
+        if id(value) in places or id(value) in wanted or not users.get(id(value)):
+            continue
+        if all(id(a) in places or users[id(a)] == [id(value)] for a in value.args):
+            segment[id(value)] = min(segment[user] for user in users[id(value)])
+
+
 def merged(code: list[Instruction], lanes: int) -> list[Instruction]:
     """Join functions of vectors that lie side by side, such as the activations of gates."""
     result: list[Instruction] = []
@@ -201,32 +216,76 @@ def merged(code: list[Instruction], lanes: int) -> list[Instruction]:
     return result
 
 
+Fused = tuple[str, tuple[Value, ...], list[Value]]
+
+
 def fusions(
     values: list[Value], places: Mapping[int, Place], targets: Mapping[int, object]
-) -> dict[int, tuple[str, tuple[Value, ...]]]:
-    """Find sums and differences with a product that nothing else needs.
+) -> tuple[dict[int, tuple[str, tuple[Value, ...]]], set[int]]:
+    """Find sums and products with parts that nothing else needs: one operation for all of it.
 
-    Each becomes one operation, with one rounding where the processor has that.
+    Returns the operation and operands of each, and the parts. A sum with a product has one rounding
+    where the processor has that.
     """
     uses: dict[int, int] = {}
     here = {id(v) for v in values}
     for value in values:
         for argument in value.args:
             uses[id(argument)] = uses.get(id(argument), 0) + 1
+
     taken: dict[int, tuple[str, tuple[Value, ...]]] = {}
 
-    def product(v: Value) -> bool:
-        own = id(v) in here and id(v) not in places and id(v) not in targets
-        return v.kind == "mul" and own and uses[id(v)] == 1
+    def own(v: Value, kind: str, times: int = 1) -> bool:
+        free = id(v) in here and id(v) not in places and id(v) not in targets
+        whole = v.kind != "mul" or id(v) not in taken  # not a slope that has become one operation
+        return v.kind == kind and free and whole and uses[id(v)] == times
 
+    inner: set[int] = set()
     for value in values:
-        if value.kind not in ("add", "sub"):
-            continue
-        a, b = value.args
-        if product(a):
-            kind = "multiply_add" if value.kind == "add" else "multiply_sub"
-            taken[id(value)] = kind, (*a.args, b)
-        elif product(b):
-            kind = "multiply_add" if value.kind == "add" else "subtract_product"
-            taken[id(value)] = kind, (*b.args, a)
-    return taken
+        found = _slope(value, own) or _sum_with_product(value, own)
+        if found:
+            taken[id(value)] = found[:2]
+            inner |= {id(v) for v in found[2]}
+    return taken, inner
+
+
+Own = Callable[..., bool]  # whether a value is of a kind and used so many times, here alone
+
+
+def _sum_with_product(value: Value, own: Own) -> Fused | None:
+    """Find a b + c, a b - c and c - a b."""
+    if value.kind not in ("add", "sub"):
+        return None
+    a, b = value.args
+    if own(a, "mul"):
+        return "multiply_add" if value.kind == "add" else "multiply_sub", (*a.args, b), [a]
+    if own(b, "mul"):
+        return "multiply_add" if value.kind == "add" else "subtract_product", (*b.args, a), [b]
+    return None
+
+
+def _slope(value: Value, own: Own) -> Fused | None:
+    """Find the gradients that `_gradient.py` writes for sigmoid and tanh, of d or of a product d.
+
+    They are d (v - v v) and d - d (v v).
+    """
+    if value.kind == "mul":
+        d, slope = value.args
+        if own(slope, "sub") and own(slope.args[1], "mul"):
+            v, square = slope.args
+            if square.args == (v, v):
+                return _of_product("sigmoid_back", d, v, [slope, square], own(d, "mul"))
+    if value.kind == "sub" and own(value.args[1], "mul"):
+        d, product = value.args
+        if product.args[0] is d and own(product.args[1], "mul"):
+            square = product.args[1]
+            if square.args[0] is square.args[1]:
+                inner = [product, square]
+                return _of_product("tanh_back", d, square.args[0], inner, own(d, "mul", 2))
+    return None
+
+
+def _of_product(kind: str, d: Value, v: Value, inner: list[Value], product: bool) -> Fused:
+    if product:
+        return f"{kind}_product", (*d.args, v), [*inner, d]
+    return kind, (d, v), inner

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ._graph import Graph, Value
+from ._graph import Graph, Value, weight_name
 from ._program import Place, padded
 
 
@@ -20,29 +20,41 @@ class Source:
     back: Place | None = None  # where its gradient by way of this stage goes
 
 
-class Run(NamedTuple):
-    """Columns side by side of linears that have the same source: one product."""
+class Factor(NamedTuple):
+    """A source of a group, and the weights that it is multiplied by: one matrix per linear."""
 
     source: Source
-    first: int
+    weights: list[str]
+
+
+@dataclass
+class Group:
+    """Linears of the same sources, side by side: one product of several factors."""
+
+    linears: list[str]
+    first: list[int]  # the column of each, counted from the group's first one
+    sizes: list[int]
+    factors: list[Factor]
+    start: int  # the group's first column in the stage
     columns: int
-    begins: bool  # no earlier run has these columns: their sums begin with the bias
-    begins_back: (
-        bool  # in backward, which takes runs from the last on: no earlier one of the source
-    )
+    saved: Place | None = None  # where its sums go at once in the tape
 
 
 @dataclass
 class Stage:
-    """Linears side by side: their results are columns of one array."""
+    """Linears whose products do not wait for each other: their results are columns of one array."""
 
-    linears: list[str]
-    first: list[int]  # the column of each
+    groups: list[Group]
     columns: int
-    sums: int  # where they are in the scratch of the block
-    dz: int  # where their gradient is in a row of dz
-    sources: list[Source] = field(default_factory=list)
-    runs: list[Run] = field(default_factory=list)
+    sources: list[Source]
+    sums: int = 0  # where the columns are in the scratch of the block
+    dz: int = 0  # where their gradient is in a row of dz
+    linears: list[str] = field(init=False)
+    first: list[int] = field(init=False)  # the column of each
+
+    def __post_init__(self) -> None:
+        self.linears = [name for group in self.groups for name in group.linears]
+        self.first = [group.start + first for group in self.groups for first in group.first]
 
 
 def stages_in(
@@ -57,43 +69,39 @@ def stages_in(
 
 
 def _lay_out(graph: Graph, linears: list[Value], lanes: int) -> Stage:
-    """Put the linears that share a source beside each other."""
     sources: dict[int, Source] = {}
+    members: dict[tuple[int, ...], list[Value]] = {}
     for value in linears:
-        for source in graph.linears[value.name].sources.values():
+        own = _ordered(graph, value)
+        for _, source in own:
             sources.setdefault(id(source), Source(source))
-
-    def has(value: Value) -> list[bool]:
-        own = {id(s) for s in graph.linears[value.name].sources.values()}
-        return [key in own for key in sources]
-
-    # Of two sources: linears with the first alone, with both, with the second alone.
-    ordered = sorted(linears, key=lambda v: [h == bool(i % 2) for i, h in enumerate(has(v))])
-    stage = Stage([v.name for v in ordered], [], 0, 0, 0, list(sources.values()))
-    for value in ordered:
-        stage.first.append(stage.columns)
-        stage.columns += padded(value.size, lanes)
-    stage.runs = _runs_of(stage, [has(v) for v in ordered])
-    return stage
+        members.setdefault(tuple(id(source) for _, source in own), []).append(value)
+    groups = []
+    columns = 0
+    for key, values in members.items():
+        group = _group(graph, values, [sources[k] for k in key], columns, lanes)
+        groups.append(group)
+        columns += group.columns
+    return Stage(groups, columns, list(sources.values()))
 
 
-def _runs_of(stage: Stage, has: list[list[bool]]) -> list[Run]:
-    """The products of a stage; `has` says which linear has which source."""
-    runs: list[Run] = []
-    begun = [False] * len(stage.linears)
-    ends = [*stage.first[1:], stage.columns]
-    for i, source in enumerate(stage.sources):
-        own: list[Run] = []
-        for number, (first, end) in enumerate(zip(stage.first, ends, strict=True)):
-            if not has[number][i]:
-                continue
-            run = Run(source, first, end - first, not begun[number], False)
-            last = own[-1] if own else None
-            if last and last.first + last.columns == first and last.begins == run.begins:
-                own[-1] = last._replace(columns=last.columns + run.columns)
-            else:
-                own.append(run)
-            begun[number] = True
-        own[-1] = own[-1]._replace(begins_back=True)
-        runs += own
-    return runs
+def _ordered(graph: Graph, linear: Value) -> list[tuple[str, Value]]:
+    """The sources of a linear by their labels, x first: its product can be computed ahead."""
+    sources = graph.linears[linear.name].sources.items()
+    return sorted(sources, key=lambda item: item[1].kind != "x")
+
+
+def _group(
+    graph: Graph, linears: list[Value], sources: list[Source], start: int, lanes: int
+) -> Group:
+    names = [value.name for value in linears]
+    labels = [[label for label, _ in _ordered(graph, value)] for value in linears]
+    first, columns = [], 0
+    for value in linears:
+        first.append(columns)
+        columns += padded(value.size, lanes)
+    factors = [
+        Factor(source, [weight_name(n, own[i]) for n, own in zip(names, labels, strict=True)])
+        for i, source in enumerate(sources)
+    ]
+    return Group(names, first, [value.size for value in linears], factors, start, columns)

@@ -11,7 +11,7 @@ from numbers import Real
 from types import CodeType
 from typing import Any, NoReturn
 
-from ._graph import Graph, Linear, Value, Vector, bias_name, result_size, weight_name
+from ._graph import Graph, Initial, Linear, Value, Vector, bias_name, result_size, weight_name
 
 FUNCTIONS = (
     "abs", "clip", "exp", "linear", "log", "maximum", "mean", "minimum", "normalize", "outer",
@@ -274,19 +274,24 @@ def linear(
     return Expression(tracing.graph.linear(made))
 
 
-def vector(name: str, size: int | None = None, init: float = 0.0) -> Expression:
+def vector(name: str, size: int | None = None, init: Initial = 0.0) -> Expression:
     """Return a parameter of shape (size,), H by default, that begins as `init`.
 
-    A vector that is asked for twice with the same size is the same one.
+    `init` is a number, or a function ``init(rng, size)`` that returns numbers, drawn from a NumPy
+    generator. A vector that is asked for twice with the same size and `init` is the same one.
     """
     tracing = current()
     size = _size(f"vector({name!r})", size, tracing)
     known = tracing.graph.vectors.get(name)
     if known is None:
         _claim(tracing.graph, [name], name)
-        tracing.graph.vectors[name] = Vector(name, size, float(init))
+        start = init if callable(init) else float(init)
+        tracing.graph.vectors[name] = Vector(name, size, start)
     elif (known.size, known.init) != (size, init):
-        refuse(f"vector({name!r}) has size {size} here and {known.size} before; use two names")
+        refuse(
+            f"vector({name!r}) has size {size} and init {init} here, and size {known.size} "
+            f"and init {known.init} before; use two names"
+        )
     return Expression(tracing.graph.leaf("vector", name, size))
 
 
@@ -327,6 +332,7 @@ def trace(
     hidden_size: int,
     sizes: Mapping[str, int],
     bias: bool,
+    masks: frozenset[str],
 ) -> Graph:
     """Call the function of a cell with symbols; return its graph."""
     x = Value("x", (), input_size, "x")
@@ -334,7 +340,7 @@ def trace(
         kind: {name: Value(kind, (), sizes.get(name, hidden_size), name) for name in names}
         for kind, names in (("state", states), ("extra", extra))
     }
-    graph = Graph(x, leaves["state"], leaves["extra"], bias=bias)
+    graph = Graph(x, leaves["state"], leaves["extra"], bias=bias, masks=masks)
     _under_way.tracings.append(Tracing(function, graph, hidden_size))
     try:
         symbols = [x, *leaves["state"].values(), *leaves["extra"].values()]

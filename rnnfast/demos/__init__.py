@@ -16,17 +16,42 @@ from typing import Any
 
 from ._demo import Demo, parse, report
 
-DEMOS: dict[str, str] = {
-    "next-symbol": "one sigmoid unit fed back to itself predicts a repeating sequence",
-    "count-ones": "a linear unit learns to count: gradient check, Rprop, exploding gradients",
-    "sentiment": "words in, one label out: what 'not' belongs to, which a bag of words cannot see",
-    "char-lm": "a language model of Python source, character by character, with a sample",
-    "binary-adder": "a two-layer LSTM adds binary numbers bit by bit",
-    "seq2seq": "an encoder and a decoder turn a string of digits around",
-    "tagger": "tags that need the right context: bidirectional against unidirectional",
-    "lstm-vs-gru": "how far back RNN, LSTM and GRU can learn to remember",
-    "all": "all of these, one after the other; --plot then names a folder",
+THEMES: dict[str, dict[str, str]] = {
+    "first steps": {
+        "next-symbol": "one sigmoid unit fed back to itself predicts a repeating sequence",
+        "count-ones": "a linear unit learns to count: gradient check, Rprop, exploding gradients",
+        "binary-adder": "a two-layer LSTM adds binary numbers bit by bit",
+        "lstm-vs-gru": "how far back RNN, LSTM and GRU can learn to remember",
+    },
+    "language": {
+        "sentiment": "words in, one label out: what a 'not' belongs to matters",
+        "char-lm": "a language model of Python source, character by character, with a sample",
+        "tagger": "tags that need the right context: bidirectional against unidirectional",
+        "seq2seq": "an encoder and a decoder turn a string of digits around",
+        "attention": "long strings turned around, with and without a look back at the source",
+        "hierarchical": "words make sentences, sentences a document: two levels against one",
+        "imaginet": "sentences find the picture they describe, and predict their next word",
+        "handwriting": "pen strokes in, letters out, without being told which part is which (CTC)",
+    },
+    "memory and automata": {
+        "odyssey": "eight changes to the LSTM: which of its parts are needed to remember",
+        "permutations": "each symbol its own function of the state: multiplicative RNN and LSTM",
+        "deep-transition": "sums of products, modulo 3: a second layer inside the loop helps",
+        "gated-feedback": "upper layers talk back to lower ones, through gates that one can watch",
+        "grammars": "seven regular languages: second-order and cascaded networks are soft automata",
+        "jordan": "plans: a network that is fed back its own outputs makes sequences",
+        "online-xor": "learning at every step of an endless sequence: real-time recurrent learning",
+    },
+    "dynamics and signals": {
+        "echo-state": "a random network that stays as it is, and a readout learned in one step",
+        "ctrnn": "an oscillator in continuous time with its equation's period, a 3-bit flip-flop",
+        "plant": "a cascade of perceptrons and recurrent layers imitates a nonlinear system",
+        "clockwork": "groups of units with their own clock rates generate a long signal",
+        "hopfield": "patterns stored in weights, recalled from a part, lost beyond the capacity",
+    },
+    "all": {"all": "all of these, one after the other; --plot then names a folder"},
 }
+DEMOS = {name: what for theme in THEMES.values() for name, what in theme.items()}
 
 
 def load(name: str) -> Demo:

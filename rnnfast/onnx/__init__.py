@@ -22,7 +22,7 @@ except ModuleNotFoundError as error:
     raise ImportError("rnnfast.onnx needs the onnx package: pip install rnnfast[onnx]") from error
 from . import backend
 from ._export import export
-from ._layers import NodeGRU, NodeLSTM, NodeRNN
+from ._layers import NodeGRU, NodeLSTM, NodeRecurrent, NodeRNN
 from ._load import load
 
-__all__ = ["NodeGRU", "NodeLSTM", "NodeRNN", "backend", "export", "load"]
+__all__ = ["NodeGRU", "NodeLSTM", "NodeRNN", "NodeRecurrent", "backend", "export", "load"]

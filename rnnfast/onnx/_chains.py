@@ -82,10 +82,12 @@ def is_batch_first(parts: Sequence[Part]) -> bool:
 
 def _form(part: Part) -> Any:
     """Return what stacked layers have in common."""
-    W, R, B = part.node.weights(part.values)
-    lengths = part.node.inputs.get("sequence_lens") if "sequence_lens" in _given(part) else None
-    options = part.node.options | {"reverse": part.node.reverse, "bias": B is not None}
-    return part.node.operator, options, R.shape, W.dtype, lengths, _given(part).keys()
+    node = part.node
+    W, R, B, _ = node.weights(part.values)
+    lengths = node.inputs.get("sequence_lens") if "sequence_lens" in _given(part) else None
+    options = node.options | {"reverse": node.reverse, "bias": B is not None}
+    computed = node.operator, node.activations, node.cell_options, node.layout, options
+    return computed, R.shape, W.dtype, lengths, _given(part).keys()
 
 
 def _given(part: Part) -> dict[str, str]:

@@ -10,16 +10,18 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from .._generic import Recurrent
 from .._parameters import Array
 from .._version import __version__
 from ..layers import GRU, LSTM, RNN
+from ._cells import Weights, node_attributes, node_weights, operator_of
 from ._operators import GATES, activations, reorder
 
 _OPSET = 14  # the oldest whose three operators are, but for bfloat16, those of today
 
 
 def export(
-    layer: RNN | GRU | LSTM,
+    layer: RNN | GRU | LSTM | Recurrent,
     path: str | os.PathLike[str],
     *,
     state: bool = False,
@@ -34,7 +36,8 @@ def export(
 
     Parameters
     ----------
-    layer : RNN, GRU or LSTM
+    layer : RNN, GRU, LSTM or Recurrent
+        A Recurrent of one of the cells `onnx_rnn`, `onnx_gru` and `onnx_lstm` of `rnnfast.cells`.
     path : path
         The file to write.
     state : bool
@@ -49,7 +52,8 @@ def export(
     TypeError
         `layer` is not one of these layers.
     ValueError
-        It is a projected LSTM, which ONNX's has no input for; or its `params` do not fit it.
+        It is a projected LSTM, which ONNX's has no input for; or a Recurrent of another cell, which
+        has no operator; or its `params` do not fit it.
     OSError
         The file cannot be written.
 
@@ -63,8 +67,14 @@ def export(
     .. [1] https://onnx.ai/onnx/operators/onnx__LSTM.html, onnx__GRU.html and onnx__RNN.html;
        opset 14.
     """
-    if not isinstance(layer, RNN | GRU | LSTM):
-        raise TypeError(f"layer has type {type(layer).__name__}, expected RNN, GRU or LSTM")
+    if not isinstance(layer, RNN | GRU | LSTM | Recurrent):
+        kind = type(layer).__name__
+        raise TypeError(f"layer has type {kind}, expected RNN, GRU, LSTM or Recurrent")
+    if isinstance(layer, Recurrent) and operator_of(layer) is None:
+        raise ValueError(
+            f"layer has the cell {layer.cell.name}, for which ONNX has no operator: expected one "
+            "of rnnfast.cells.onnx_rnn, onnx_gru and onnx_lstm"
+        )
     if layer.proj_size:
         raise ValueError(f"layer has proj_size={layer.proj_size}: ONNX's LSTM has no projection")
     layer._check_named("params", layer.params)
@@ -83,7 +93,8 @@ class _Graph:
 
     def __init__(self, layer: Any, state: bool, lengths: bool) -> None:
         self.layer = layer
-        self.operator = next(k.__name__ for k in (RNN, GRU, LSTM) if isinstance(layer, k))
+        self.built_in = not isinstance(layer, Recurrent)
+        self.operator = str(operator_of(layer))
         self.L, self.D, self.H = layer.num_layers, 1 + layer.bidirectional, layer.hidden_size
         self.letters = "hc" if self.operator == "LSTM" else "h"
         self.batch = ["B", "T"] if layer.batch_first else ["T", "B"]
@@ -138,7 +149,8 @@ class _Graph:
             last = k == self.L - 1
             starts = [name and self.pieces(name)[k] for name in self.starts]
             ends = [self.pieces(name)[k] for name in self.ends]
-            inputs = [x, *self.weights(k), self.lengths, *starts]
+            W, R, B, P = self.weights(k)
+            inputs = [x, W, R, B, self.lengths, *starts, *filter(None, [P])]
             outputs = [f"Y_{k}", *ends]
             self.node(self.operator, inputs, outputs, name=f"layer_{k}", **self.attributes())
             perm = [2, 0, 1, 3] if first and last else [0, 2, 1, 3]  # of T, D, B, H
@@ -162,7 +174,15 @@ class _Graph:
         return [name] if self.L == 1 else [f"{name}_{k}" for k in range(self.L)]
 
     def weights(self, k: int) -> list[str]:
-        """Add the weights of stacked layer `k` as W (D, G*H, I), R (D, G*H, H), B (D, 2*G*H)."""
+        """Add the weights W, R, B and P of stacked layer `k`."""
+        if self.built_in:
+            weights = self.built_in_weights(k)
+        else:
+            weights = node_weights(self.layer, self.operator, k)
+        named = weights._asdict().items()
+        return ["" if value is None else self.constant(f"{n}_{k}", value) for n, value in named]
+
+    def built_in_weights(self, k: int) -> Weights:
         suffixes = (f"_l{k}", f"_l{k}_reverse")[: self.D]
 
         def stacked(*kinds: str) -> Array:
@@ -170,12 +190,8 @@ class _Graph:
             parts = [[reorder(params[kind + s], order) for kind in kinds] for s in suffixes]
             return np.stack([np.concatenate(part) for part in parts])
 
-        names = [
-            self.constant(f"W_{k}", stacked("weight_ih")),
-            self.constant(f"R_{k}", stacked("weight_hh")),
-        ]
-        bias = self.layer.bias
-        return [*names, self.constant(f"B_{k}", stacked("bias_ih", "bias_hh")) if bias else ""]
+        B = stacked("bias_ih", "bias_hh") if self.layer.bias else None
+        return Weights(stacked("weight_ih"), stacked("weight_hh"), B, None)
 
     def attributes(self) -> dict[str, Any]:
         direction = "reverse" if getattr(self.layer, "reverse", False) else "forward"
@@ -183,6 +199,8 @@ class _Graph:
             "hidden_size": self.H,
             "direction": "bidirectional" if self.D == 2 else direction,
         }
+        if not self.built_in:
+            return named | node_attributes(self.layer)
         if self.operator == "GRU":
             named["linear_before_reset"] = int(self.layer.reset_after)
         nonlinearity = getattr(self.layer, "nonlinearity", "")

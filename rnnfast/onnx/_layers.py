@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._builtin import BuiltIn, State
 from .._core import checks
+from .._generic import Recurrent
 from .._parameters import Array
-from .._recurrent import GivenState, Tape
+from .._recurrent import GivenState, RecurrentLayer, Tape
+from ..cells._cell import Cell
+from ..cells._graph import Graph
 from ..layers import GRU, LSTM, RNN
-from ..stream import Stream
 
 
-class NodeLayer(BuiltIn[State]):
+class NodeLayer(RecurrentLayer):
     """What a node fixes besides its parameters.
 
     Attributes
@@ -46,7 +47,9 @@ class NodeLayer(BuiltIn[State]):
         batch = self._check_input(x, None)
         state = self._own_state(batch) if state is None else state
         lengths = self._own_lengths(x, batch) if lengths is None else lengths
-        return super()._run_forward(x, state, lengths, resets, threads, training=training)
+        return super()._run_forward(
+            x, state, lengths, resets, threads, training=training, extra=extra
+        )
 
     def _own_state(self, batch: tuple[int, ...]) -> GivenState:
         """Return `initial_state` for a batch axis of this size, or none."""
@@ -77,8 +80,8 @@ class NodeLayer(BuiltIn[State]):
 
     def stream(
         self, batch_size: int = 1, state: GivenState = None, threads: int | None = None
-    ) -> Stream:
-        """Return a `Stream`, as other layers do, that starts from `initial_state`.
+    ) -> Any:
+        """Return a stream, as other layers do, that starts from `initial_state`.
 
         Raises
         ------
@@ -91,7 +94,7 @@ class NodeLayer(BuiltIn[State]):
             raise ValueError("layer has lengths of its own, a stream has no end")
         if state is None:
             state = self._own_state((checks.integer("batch_size", batch_size, 0),))
-        return super().stream(batch_size, state, threads)
+        return super().stream(batch_size, state, threads)  # type: ignore[misc]
 
 
 def _first_row(part: Array | None) -> Array | None:
@@ -99,13 +102,33 @@ def _first_row(part: Array | None) -> Array | None:
     return part[:, 0] if part is not None and part.ndim == 3 and part.shape[1] == 1 else part
 
 
-class NodeRNN(NodeLayer[Array], RNN):
+class NodeRNN(NodeLayer, RNN):
     __doc__ = NodeLayer.__doc__
 
 
-class NodeGRU(NodeLayer[Array], GRU):
+class NodeGRU(NodeLayer, GRU):
     __doc__ = NodeLayer.__doc__
 
 
-class NodeLSTM(NodeLayer[tuple[Array, Array]], LSTM):
+class NodeLSTM(NodeLayer, LSTM):
     __doc__ = NodeLayer.__doc__
+
+
+class NodeRecurrent(NodeLayer, Recurrent):
+    """A node that no built-in layer computes, with what it fixes besides its parameters.
+
+    Attributes
+    ----------
+    reverse, initial_state, lengths
+        As those of `NodeRNN`.
+    reverse_cell : Cell or None
+        The cell of the second direction, if it has other activations than the first.
+    """
+
+    reverse_cell: Cell | None = None
+
+    def _graph(self, k: int) -> Graph:
+        graph = super()._graph(k)
+        if self.reverse_cell is None or k % self._directions == 0:
+            return graph
+        return self.reverse_cell.graph(graph.x.size, self.hidden_size, self.sizes, self.bias)

@@ -33,16 +33,21 @@ def load(model: str | os.PathLike[str] | bytes | onnx.ModelProto, node: str | No
 
     Returns
     -------
-    RNN, GRU or LSTM
-        `bidirectional` if the nodes are, with biases if they have the input B, and its dtype is
-        W's. One node that is named is one stacked layer, `batch_first` if it has ``layout=1``.
-        Otherwise there are as many as nodes. The layer is then also `batch_first` where the graph
-        swaps the axes T and B of x before them and of y after them.
+    RNN, GRU, LSTM or Recurrent
+        A `Recurrent` of a cell that `rnnfast.cells.onnx_rnn`, `onnx_gru` or `onnx_lstm` makes if
+        the nodes have other activations than the built-in layers, peepholes (input P), `clip` or
+        `input_forget`.
+
+        The layer is `bidirectional` if the nodes are, with biases if they have the input B, and its
+        dtype is W's. One node that is named is one stacked layer, `batch_first` if it has
+        ``layout=1``. Otherwise there are as many as nodes. The layer is then also `batch_first`
+        where the graph swaps the axes T and B of x before them and of y after them.
 
         Where nodes have ``direction="reverse"``, or constants for their initial states (other than
-        zeros) or sequence lengths, it is a `NodeRNN`, `NodeGRU` or `NodeLSTM`: a subclass that
-        keeps to them, with the attributes `reverse`, `initial_state` and `lengths`. Initial states
-        and lengths that the graph computes or takes as inputs are the caller's to pass.
+        zeros) or sequence lengths, it is a `NodeRNN`, `NodeGRU`, `NodeLSTM` or `NodeRecurrent`: a
+        subclass that keeps to them, with the attributes `reverse`, `initial_state` and `lengths`.
+        Initial states and lengths that the graph computes or takes as inputs are the caller's to
+        pass. A `NodeRecurrent` may have directions of different activations.
 
     Raises
     ------
@@ -50,9 +55,9 @@ def load(model: str | os.PathLike[str] | bytes | onnx.ModelProto, node: str | No
         `model` is none of these, or the weights are neither float32 nor float64.
     ValueError
         `model` is no ONNX model. It has no such node, or more than one that are no chain. A node
-        has what no layer can express: peepholes (input P), `clip`, `input_forget`, other
-        activations than the layers'. W, R or B is not constant. The message names the node, and
-        the attribute or input.
+        has what the standard does not define: an unknown activation, Affine without alpha,
+        ScaledTanh without both numbers, `clip` of 0 or less. W, R, B or P is not constant. The
+        message names the node, and the attribute or input.
     OSError
         The file cannot be read.
 
@@ -60,6 +65,10 @@ def load(model: str | os.PathLike[str] | bytes | onnx.ModelProto, node: str | No
     -----
     Constant is an initializer, a Constant, and what the operators Cast, Concat, Identity, Reshape,
     Slice, Split, Squeeze, Transpose and Unsqueeze make of constants.
+
+    Numbers that `activation_alpha` and `activation_beta` leave out are the defaults of the
+    operators of those names, also where ONNX Runtime has others (0 for ThresholdedRelu, where ONNX
+    has 1). Numbers that no activation is left for are not used.
 
     A chain is nodes of the same operator, sizes and options. Each is fed by the one before, through
     Transpose, Reshape, Squeeze, Identity and inactive Dropout only.
@@ -92,13 +101,13 @@ def _stacked(found: Sequence[Item]) -> Layer | None:
 def _part(item: Item) -> Part:
     """Read a node and the constants among its inputs; ValueError if a weight is none."""
     node, values = Node(item.node), {}
-    for role in ("W", "R", "B", "sequence_lens", "initial_h", "initial_c"):
+    for role in ("W", "R", "B", "P", "sequence_lens", "initial_h", "initial_c"):
         name = node.inputs.get(role, "")
         try:
             if name:
                 values[name] = item.scope.constant(name)
         except ValueError as reason:
-            if role in "WRB" or not isinstance(reason, NotConstant):
+            if role in "WRBP" or not isinstance(reason, NotConstant):
                 expected = "expected an initializer or a Constant"
                 message = f"{node.label} has input {role} = {name!r}, {expected}; {reason}"
                 raise ValueError(message) from reason

@@ -12,13 +12,16 @@ import numpy as np
 from onnx import helper
 
 from .._core import checks
+from .._generic import Recurrent
 from .._parameters import Array
 from .._recurrent import GivenState
+from ..cells._onnx import check_clip
 from ..layers import GRU, LSTM, RNN
-from ._layers import NodeGRU, NodeLSTM, NodeRNN
-from ._operators import GATES, describe, nonlinearity, reorder
+from ._cells import Weights, cell_params, make_cells
+from ._layers import NodeGRU, NodeLayer, NodeLSTM, NodeRecurrent, NodeRNN
+from ._operators import GATES, describe, nonlinearity, read_directions, reorder
 
-Layer = RNN | GRU | LSTM
+Layer = RNN | GRU | LSTM | Recurrent
 
 _LAYERS: dict[str, Any] = {"RNN": RNN, "GRU": GRU, "LSTM": LSTM}
 _NODE_LAYERS: dict[str, Any] = {"RNN": NodeRNN, "GRU": NodeGRU, "LSTM": NodeLSTM}
@@ -27,9 +30,10 @@ _ATTRIBUTES: dict[str, tuple[Any, ...] | None] = {  # values that layers can hav
     "activations": None,
     "activation_alpha": None,
     "activation_beta": None,
+    "clip": None,
     "direction": ("forward", "reverse", "bidirectional"),
     "hidden_size": None,
-    "input_forget": (0,),
+    "input_forget": (0, 1),
     "layout": (0, 1),
     "linear_before_reset": (0, 1),
 }
@@ -53,25 +57,41 @@ class Node:
         self.directions = 2 if direction == "bidirectional" else 1
         self.layout = given.get("layout", 0)
         self.hidden_size = given.get("hidden_size")
-        self.options: dict[str, Any] = {
-            "bidirectional": self.directions == 2,
-            "batch_first": self.layout == 1,
-        }
-        activation = nonlinearity(self.operator, given, self.directions)
-        if activation is None:
-            self._refuse({k: v for k, v in given.items() if k.startswith("activation")})
-        if self.operator == "RNN":
-            self.options["nonlinearity"] = activation
+        self.options: dict[str, Any] = {"bidirectional": self.directions == 2}
+        try:
+            self.activations = read_directions(self.operator, given, self.directions)
+            check_clip(given.get("clip"))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{self.label}: {error}") from error
+        self._choose(given)
+
+    def _choose(self, given: Mapping[str, Any]) -> None:
+        """Choose between a built-in layer and a cell, and the options of either."""
+        reset_after = given.get("linear_before_reset", 0) == 1
+        activation = nonlinearity(self.operator, self.activations[0])
+        self.cell_options: dict[str, Any] = {"clip": given.get("clip")}
+        if self.operator == "LSTM":
+            self.cell_options["input_forget"] = given.get("input_forget", 0) == 1
+            self.cell_options["peepholes"] = "P" in self.inputs
+        equal = self.activations[0] == self.activations[-1]
+        self.built_in = activation is not None and equal and not any(self.cell_options.values())
         if self.operator == "GRU":
-            self.options["reset_after"] = given.get("linear_before_reset", 0) == 1
+            self.cell_options["linear_before_reset"] = reset_after
+        if self.built_in and self.operator == "RNN":
+            self.options["nonlinearity"] = activation
+        if self.built_in and self.operator == "GRU":
+            self.options["reset_after"] = reset_after
 
     def _check(self, attributes: Mapping[str, Any]) -> None:
-        if "P" in self.inputs:
-            self._refuse({"peepholes, input P": self.inputs["P"]})
         for name, value in attributes.items():
             allowed = _ATTRIBUTES.get(name, ())
             if allowed is not None and value not in allowed:
                 self._refuse({name: value})
+        if self.operator != "LSTM":
+            if "P" in self.inputs:
+                self._refuse({"input P": self.inputs["P"]})
+            if attributes.get("input_forget"):
+                self._refuse({"input_forget": attributes["input_forget"]})
 
     def _refuse(self, named: Mapping[str, Any]) -> NoReturn:
         what = ", ".join(f"{name} = {value!r}" for name, value in named.items())
@@ -101,16 +121,17 @@ class Node:
         """Turn a state (D, B, H) into what the node has, or back: with layout 1 it is (B, D, H)."""
         return state.swapaxes(0, 1) if self.layout else state
 
-    def weights(self, values: Mapping[str, Array]) -> tuple[Array, Array, Array | None]:
-        """Return W, R and B, or None for a B that the node does without."""
+    def weights(self, values: Mapping[str, Array]) -> Weights:
+        """Return the parameters, checked."""
         for role in "WR":
             if role not in self.inputs:
                 raise ValueError(f"{self.label} has input {role} = '', expected weights")
-        W, R, B = (values.get(self.inputs.get(role, "")) for role in "WRB")
-        self._check_weights(W, R, B)
-        return W, R, B  # type: ignore[return-value]
+        given: Any = (values.get(self.inputs.get(role, "")) for role in Weights._fields)
+        weights = Weights(*given)
+        self._check_weights(*weights)
+        return weights
 
-    def _check_weights(self, W: Any, R: Any, B: Any) -> None:
+    def _check_weights(self, W: Any, R: Any, B: Any, P: Any) -> None:
         checks.floating(f"W of {self.label}", W, "(D, G*H, I)", 3)
         checks.floating(f"R of {self.label}", R, "(D, G*H, H)", 3)
         D, H, I = self.directions, R.shape[2], W.shape[2]
@@ -123,20 +144,42 @@ class Node:
             "W": (W, "(D, G*H, I)", (D, rows, I)),
             "R": (R, "(D, G*H, H)", (D, rows, H)),
             "B": (B, "(D, 2*G*H)", (D, 2 * rows)),
+            "P": (P, "(D, 3*H)", (D, 3 * H)),
         }
         for role, (value, dims, shape) in expected.items():
             if value is not None:
                 checks.exact(f"{role} of {self.label}", value, W.dtype, shape, dims)
 
-    def fill(self, params: dict[str, Array], k: int, W: Array, R: Array, B: Array | None) -> None:
+    def fill(self, params: dict[str, Array], k: int, weights: Weights) -> None:
         """Write the node's weights into the parameters of stacked layer `k`."""
-        order = np.argsort(GATES[self.operator])
         for direction, suffix in enumerate((f"_l{k}", f"_l{k}_reverse")[: self.directions]):
-            arrays = {"weight_ih": W[direction], "weight_hh": R[direction]}
-            if B is not None:
-                arrays["bias_ih"], arrays["bias_hh"] = np.split(B[direction], 2)
+            if self.built_in:
+                arrays = _built_in_params(self.operator, weights, direction)
+            else:
+                arrays = cell_params(self.operator, self.cell_options, weights, direction)
             for name, array in arrays.items():
-                params[name + suffix][...] = reorder(array, order)
+                params[name + suffix][...] = array
+
+    def layer(self, fixes: bool, I: int, H: int, L: int, options: dict[str, Any]) -> Layer:
+        """Make a layer of such nodes, of a subclass if they fix more than parameters."""
+        options = options | self.options
+        if self.built_in:
+            kind = (_NODE_LAYERS if fixes else _LAYERS)[self.operator]
+            return kind(I, H, L, **options)  # type: ignore[no-any-return]
+        cell, reverse_cell = make_cells(self.operator, self.activations, self.cell_options)
+        if not fixes and reverse_cell is None:
+            return Recurrent(cell, I, H, L, **options)
+        layer = NodeRecurrent(cell, I, H, L, **options)
+        layer.reverse_cell = reverse_cell
+        return layer
+
+
+def _built_in_params(operator: str, weights: Weights, direction: int) -> dict[str, Array]:
+    order = np.argsort(GATES[operator])
+    arrays = {"weight_ih": weights.W[direction], "weight_hh": weights.R[direction]}
+    if weights.B is not None:
+        arrays["bias_ih"], arrays["bias_hh"] = np.split(weights.B[direction], 2)
+    return {name: reorder(array, order) for name, array in arrays.items()}
 
 
 def build(
@@ -149,18 +192,21 @@ def build(
     """
     node = nodes[0]
     weights = [n.weights(v) for n, v in zip(nodes, values, strict=True)]
-    W, R, B = weights[0]
+    W, R, B, _ = weights[0]
     state, lengths = _fixed(nodes, values, R)
-    plain = not node.reverse and state is None and lengths is None
-    kind = (_LAYERS if plain else _NODE_LAYERS)[node.operator]
-    options: dict[str, Any] = {"bias": B is not None, "dtype": W.dtype, "rng": 0} | node.options
-    options["batch_first"] |= batch_first
-    layer = kind(W.shape[2], R.shape[2], len(nodes), **options)
-    if not plain:
+    fixes = node.reverse or state is not None or lengths is not None
+    options = {
+        "bias": B is not None,
+        "batch_first": batch_first or node.layout == 1,
+        "dtype": W.dtype,
+        "rng": 0,
+    }
+    layer = node.layer(fixes, W.shape[2], R.shape[2], len(nodes), options)
+    if isinstance(layer, NodeLayer):
         layer._reverse, layer.initial_state, layer.lengths = node.reverse, state, lengths
     for k, arrays in enumerate(weights):
-        nodes[k].fill(layer.params, k, *arrays)
-    return layer  # type: ignore[no-any-return]
+        nodes[k].fill(layer.params, k, arrays)
+    return layer
 
 
 def _fixed(

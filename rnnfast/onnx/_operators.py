@@ -5,17 +5,31 @@ Source: the operators' specification, https://onnx.ai/onnx/operators/ (RNN, GRU,
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .._parameters import Array
+from ..cells._onnx import Activation, listed, read_activations
 
 STANDARD = ("", "ai.onnx")  # the names of the domain of ONNX's own operators
 
 # Which gate of this package stands at each place of ONNX's: z r h of r z n, i o f c of i f g o.
 GATES = {"RNN": [0], "GRU": [1, 0, 2], "LSTM": [0, 3, 1, 2]}
 
-_NONLINEARITIES = {"tanh": "Tanh", "relu": "Relu", "sigmoid": "Sigmoid", "identity": "Affine"}
-_FIXED = {"GRU": ["Sigmoid", "Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"]}
+# The gates' names in the cells of `rnnfast.cells`, in the order of this package.
+CELL_GATES = {"RNN": "a", "GRU": "rzn", "LSTM": "ifgo"}
+
+_STANDARD = {
+    "RNN": (Activation("Tanh"),),
+    "GRU": (Activation("Sigmoid"), Activation("Tanh")),
+    "LSTM": (Activation("Sigmoid"), Activation("Tanh"), Activation("Tanh")),
+}
+_NONLINEARITIES = {
+    "tanh": Activation("Tanh"),
+    "relu": Activation("Relu"),
+    "sigmoid": Activation("Sigmoid"),
+    "identity": Activation("Affine", (1.0, 0.0)),
+}
 
 
 def is_standard(node: Any) -> bool:
@@ -46,26 +60,42 @@ def reorder(a: Array, order: Any) -> Array:
 
 
 def activations(operator: str, nonlinearity: str, directions: int) -> dict[str, Any]:
-    """Return the attributes that say which activations a node has."""
-    names = _FIXED.get(operator) or [_NONLINEARITIES[nonlinearity]]
-    attributes: dict[str, Any] = {"activations": names * directions}
-    if names == ["Affine"]:  # alpha x + beta
-        attributes["activation_alpha"] = [1.0] * directions
-        attributes["activation_beta"] = [0.0] * directions
-    return attributes
+    """Return the attributes that say which activations a built-in layer has."""
+    single = [_NONLINEARITIES[nonlinearity]] if nonlinearity else [*_STANDARD[operator]]
+    return attributes_of(single * directions)
 
 
-def nonlinearity(operator: str, attributes: dict[str, Any], directions: int) -> str | None:
-    """Return the nonlinearity with such attributes; None if there is none.
+def attributes_of(found: Sequence[Activation]) -> dict[str, Any]:
+    """Return the attributes that say these activations, with all of their numbers."""
+    names = {"alpha": "activation_alpha", "beta": "activation_beta"}
+    named = {names.get(name, name): list(values) for name, values in listed(found).items()}
+    return {name: values for name, values in named.items() if values}
 
-    The names of activations are the same in capital and small letters.
+
+def read_directions(
+    operator: str, attributes: Mapping[str, Any], directions: int
+) -> list[tuple[Activation, ...]]:
+    """Return the activations of each direction that a node's attributes name.
+
+    Raises ValueError for what there is not.
     """
-    given = {"activation_beta": [0.0] * directions} | attributes
-    names = given.get("activations")
-    if isinstance(names, list):
-        given["activations"] = [str(name).capitalize() for name in names]
-    for name in _NONLINEARITIES:
-        expected = activations(operator, name, directions)
-        if all(given.get(key) == value for key, value in expected.items()):
-            return name
-    return None if "activations" in attributes else "tanh"
+    standard = _STANDARD[operator]
+    names = attributes.get("activations", [a.name for a in standard] * directions)
+    count = len(standard) * directions
+    if operator == "RNN" and len(names) == 2:  # as its default has, whatever the direction
+        names = names[:count]
+    if len(names) != count:
+        raise ValueError(f"activations has {len(names)} names, expected {count}")
+    numbers = (attributes.get(f"activation_{which}", []) for which in ("alpha", "beta"))
+    found = read_activations(names, *numbers)
+    return [tuple(found[k : k + len(standard)]) for k in range(0, count, len(standard))]
+
+
+def nonlinearity(operator: str, found: Sequence[Activation]) -> str | None:
+    """Return the nonlinearity of the built-in layer with such activations; None if there is none.
+
+    It is "" for the GRU and the LSTM, which have no choice.
+    """
+    if operator == "RNN":
+        return next((n for n, a in _NONLINEARITIES.items() if [a] == [*found]), None)
+    return "" if tuple(found) == _STANDARD[operator] else None

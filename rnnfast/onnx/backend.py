@@ -30,7 +30,7 @@ class RecurrentNode(BackendRep):  # type: ignore[misc]
         self._node = Node(proto)
         self._inputs, self._outputs, self._fixed = inputs, outputs, fixed
         self._names = list(proto.output)
-        weights = [self._node.inputs.get(role, "") for role in "WRB"]
+        weights = [self._node.inputs.get(role, "") for role in "WRBP"]
         self._layer = None if set(weights) & set(inputs) else build([self._node], [fixed])
 
     def run(self, inputs: Sequence[Array], **kwargs: Any) -> tuple[Array, ...]:
@@ -47,7 +47,7 @@ class RecurrentNode(BackendRep):  # type: ignore[misc]
             )
         node = self._node
         values = {**self._fixed, **dict(zip(self._inputs, inputs, strict=True))}
-        layer = self._layer or build([node], [values])
+        layer: Any = self._layer or build([node], [values])
         x, lengths = values[node.inputs["X"]], node.lengths(values)
         y, state = layer(x, node.state(values), lengths=lengths)
         y = y.reshape(*y.shape[:2], node.directions, layer.hidden_size)

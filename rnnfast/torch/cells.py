@@ -19,6 +19,7 @@ from .. import _cell_calls
 from .._core import checks
 from .._generic import Recurrent as Layer
 from ..cells import Cell
+from ..cells._graph import Graph
 
 _DTYPES: dict[Any, np.dtype[Any]] = {
     torch.float32: np.dtype(np.float32),
@@ -124,7 +125,7 @@ class Recurrent(torch.nn.Module):  # type: ignore[misc]
         hidden_size: int,
         num_layers: int = 1,
         *,
-        sizes: Mapping[str, int] | None = None,
+        sizes: Mapping[str, int | str] | None = None,
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
@@ -190,6 +191,7 @@ class Recurrent(torch.nn.Module):  # type: ignore[misc]
             The states before the first step, (L*D, B, size), or (L*D, size) if unbatched.
         extra : dict of str to Tensor, optional
             The cell's extra inputs, as in `rnnfast.Recurrent`; time-major for a PackedSequence.
+            Masks are drawn from PyTorch's generator in training.
         lengths : Tensor, ndarray or sequence of int, (B,), optional
             Row ``b`` has ``lengths[b]`` steps. For padded input only.
         resets : Tensor or ndarray of bool, optional
@@ -245,8 +247,7 @@ class Recurrent(torch.nn.Module):  # type: ignore[misc]
         if resets is not None:
             resets = checks.mask("resets", np.asarray(resets), "(T, B)", (T, B))
         given = {name: torch.as_tensor(value) for name, value in (extra or {}).items()}
-        checks.names("extra", given, dict.fromkeys(layer.cell.extra))
-        inputs = [given[name] for name in layer.cell.extra]
+        checks.names("extra", given, _cell_calls.expected_inputs(layer.cell, given))
         weights = dict(self.named_parameters())
         finals: list[list[Tensor]] = []
         for cells in layer._stack:
@@ -257,6 +258,7 @@ class Recurrent(torch.nn.Module):  # type: ignore[misc]
                 call = _Call(layer, k, direction == 1, lengths, resets, layer.cell.extra)
                 own = [weights[name] for _, name in layer._cells[k]]
                 starts = [None if state is None else state[k] for state in states]
+                inputs = self._inputs(given, layer._graphs[k // layer._directions], x)
                 y, *final = _Recurrence.apply(call, x, *starts, *own, *inputs)
                 outputs.append(y)
                 finals.append(final)
@@ -265,6 +267,22 @@ class Recurrent(torch.nn.Module):  # type: ignore[misc]
         if not batched:
             joined = tuple(part[:, 0] for part in joined)
         return x, joined[0] if len(joined) == 1 else joined
+
+    def _inputs(self, given: Mapping[str, Tensor], graph: Graph, x: Tensor) -> list[Tensor]:
+        """The extra inputs in order; masks that are not given are drawn, or else their means."""
+        T, B, _ = x.shape
+        inputs = []
+        for name, leaf in graph.extra.items():
+            if name in given:
+                inputs.append(given[name])
+                continue
+            mask = self._layer.cell.masks[name]
+            if self.training:
+                uniform = torch.rand(mask.shape(T, B, leaf.size), dtype=x.dtype)
+                inputs.append(mask.of(uniform))
+            else:
+                inputs.append(torch.full((leaf.size,), mask.expected, dtype=x.dtype))
+        return inputs
 
     def _states(self, hx: Any, B: int, batched: bool) -> list[Tensor | None]:
         """Check the states and return (L*D, B, size) of each."""

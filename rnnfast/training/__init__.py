@@ -27,23 +27,40 @@ second. Wherever such a dict is expected, the layer or the gradients themselves 
 from __future__ import annotations
 
 from ._array import join
+from .activations import Activation, sigmoid, softmax
+from .attention import Attention, AttentionGrads
 from .bptt import GradientThroughTime, gradient_through_time, streams, windows
 from .checkpoint import load_checkpoint, save_checkpoint
 from .clip import clip_norm, clip_value, global_norm
+from .ctc import ctc_decode, ctc_loss
 from .data import minibatches, pad
+from .dropout import Dropout
 from .fit import fit
 from .gradcheck import gradcheck, gradcheck_layer, numerical_gradient
 from .history import History
-from .losses import length_mask, mean_squared_error, sigmoid_cross_entropy, softmax_cross_entropy
+from .losses import (
+    cosine_distance,
+    length_mask,
+    mean_squared_error,
+    sigmoid_cross_entropy,
+    softmax_cross_entropy,
+)
 from .modules import Embedding, Linear, ModuleGrads
 from .optim import SGD, Adam, AdamW, Optimizer, RMSprop, Rprop
 from .plots import new_figure, plot_gradient_through_time, plot_history
 from .progress import Progress
+from .readout import ridge
+from .rtrl import RTRL
 
 __all__ = [
+    "RTRL",
     "SGD",
+    "Activation",
     "Adam",
     "AdamW",
+    "Attention",
+    "AttentionGrads",
+    "Dropout",
     "Embedding",
     "GradientThroughTime",
     "History",
@@ -55,6 +72,9 @@ __all__ = [
     "Rprop",
     "clip_norm",
     "clip_value",
+    "cosine_distance",
+    "ctc_decode",
+    "ctc_loss",
     "fit",
     "global_norm",
     "gradcheck",
@@ -70,8 +90,11 @@ __all__ = [
     "pad",
     "plot_gradient_through_time",
     "plot_history",
+    "ridge",
     "save_checkpoint",
+    "sigmoid",
     "sigmoid_cross_entropy",
+    "softmax",
     "softmax_cross_entropy",
     "streams",
     "windows",

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
+import numpy as np
 from numpy.typing import NDArray
 
 from .._core import checks
@@ -54,6 +55,15 @@ def check_ids(name: str, ids: object, count: int) -> Array:
         raise ValueError(
             f"{name} has entries from {array.min()} to {array.max()}, expected 0 to {count - 1}"
         )
+    return array
+
+
+def check_lengths(name: str, lengths: object, most: int, batch: int) -> Array:
+    """`lengths` as an integer array (B,) with `0 <= length <= most`; None means `most` for all."""
+    if lengths is None:
+        return np.full(batch, most)
+    array = check_ids(name, lengths, most + 1)
+    checks.of_shape(name, array, (batch,), "(B,)")
     return array
 
 

@@ -116,7 +116,8 @@ def gradient_through_time(
     Raises
     ------
     ValueError
-        The layer is bidirectional, batch-first or has dropout; or neither `dy` nor `dstate`.
+        The layer is bidirectional, batch-first or has dropout or masks; or neither `dy` nor
+        `dstate`.
 
     Notes
     -----
@@ -126,6 +127,8 @@ def gradient_through_time(
     for option in ("bidirectional", "batch_first", "dropout"):
         if getattr(layer, option, False):
             raise ValueError(f"layer has {option}={getattr(layer, option)}, expected none")
+    if hasattr(layer, "cell") and layer.cell.masks:
+        raise ValueError(f"layer draws {', '.join(layer.cell.masks)}, expected no masks")
     if dy is None and dstate is None:
         raise ValueError("dy and dstate are both None, expected a gradient to send back")
     tapes = []

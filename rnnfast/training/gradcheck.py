@@ -10,6 +10,7 @@ import numpy as np
 from .._core import checks
 from ._array import Array, Named, check_positive, named
 from ._ties import summed, ties
+from .dropout import Dropout
 
 
 def numerical_gradient(loss: Callable[[], float], array: Array, *, eps: float = 1e-6) -> Array:
@@ -115,7 +116,8 @@ def gradcheck_layer(
     Parameters
     ----------
     layer : RNN, GRU, LSTM, Linear, Embedding or alike
-        In float64 and without dropout (which would draw another mask at every call).
+        In float64 and without dropout (which would draw another mask at every call). Masks that a
+        cell declares are given in the options.
     x : ndarray
         Input: float64, or ids for an `Embedding`.
     state : optional
@@ -136,11 +138,15 @@ def gradcheck_layer(
     Raises
     ------
     ValueError
-        The layer has dropout.
+        The layer has dropout, or would draw a mask.
     """
-    if getattr(layer, "dropout", 0.0):
-        raise ValueError(f"layer.dropout is {layer.dropout}, expected 0 for a gradient check")
+    option = "p" if isinstance(layer, Dropout) else "dropout"
+    if p := getattr(layer, option, 0.0):
+        raise ValueError(f"layer.{option} is {p}, expected 0 for a gradient check")
     given = dict(options or {}) | ({} if state is None else {"state": state})
+    masks = layer.cell.masks if hasattr(layer, "cell") else {}
+    if drawn := sorted(masks.keys() - (given.get("extra") or {}).keys()):
+        raise ValueError(f"options['extra'] has no {', '.join(drawn)}, which the layer would draw")
     rng = np.random.default_rng(rng)
     upstream = [rng.standard_normal(a.shape) for a in _flat(layer.forward(x, **given)[:-1])]
 

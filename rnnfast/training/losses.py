@@ -11,6 +11,7 @@ import numpy as np
 
 from .._core import checks
 from ._array import Array, check_ids
+from .activations import sigmoid
 
 
 def softmax_cross_entropy(
@@ -103,10 +104,8 @@ def sigmoid_cross_entropy(
     count, z = _select(logits, mask)
     t = _targets(targets, logits, mask)
     _check_probabilities(t)
-    decay = np.exp(-np.abs(z))
-    loss = _mean(np.maximum(z, 0) - z * t + np.log1p(decay), mask, count)
-    probability = np.where(z >= 0, 1, decay) / (1 + decay)
-    return loss, _averaged(probability - t, mask, count)
+    loss = _mean(np.maximum(z, 0) - z * t + np.log1p(np.exp(-np.abs(z))), mask, count)
+    return loss, _averaged(sigmoid(z) - t, mask, count)
 
 
 def mean_squared_error(
@@ -137,6 +136,51 @@ def mean_squared_error(
     t = _targets(targets, predictions, mask)
     y -= t
     return _mean(np.square(y), mask, count), _averaged(y, mask, count / 2)
+
+
+def cosine_distance(
+    predictions: Array, targets: Array, *, mask: Array | None = None
+) -> tuple[float, Array]:
+    """Mean of `1 - cos`, where `cos` is of the angle between a predicted vector and its target.
+
+    `loss = mean(1 - y.t / (|y| |t|))`, `dy = (cos y/|y| - t/|t|) / (|y| n)`: 0 if they point the
+    same way, 2 if they point opposite ways, whatever their lengths.
+
+    Parameters
+    ----------
+    predictions : ndarray (..., C), float32 or float64
+        Vectors `y` along the last axis.
+    targets : ndarray, the shape of `predictions`
+        Converted to the dtype of `predictions`.
+    mask : ndarray (...), bool, optional
+        The vectors that count; all of them if omitted.
+
+    Returns
+    -------
+    loss : float
+    dpredictions : ndarray, the shape of `predictions`
+
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong dtype or shape, or nothing that counts.
+
+    Notes
+    -----
+    A vector of zeros has no direction: its distance is 1, and it gets a gradient of zero.
+    """
+    checks.of_floats("predictions", predictions)
+    if predictions.ndim == 0:
+        raise ValueError("predictions has shape (), expected (..., C)")
+    if mask is not None:
+        checks.of_shape("mask", checks.booleans("mask", mask), predictions.shape[:-1])
+    numbers, y = _select(predictions, mask)
+    count = numbers // predictions.shape[-1]
+    y, size = _direction(y)
+    t, _ = _direction(_targets(targets, predictions, mask))
+    cosine = (y * t).sum(axis=-1, keepdims=True)
+    dy = (cosine * y - t) / np.where(size > 0, size, np.inf)
+    return _mean(1 - cosine, mask, count), _averaged(dy, mask, count)
 
 
 def length_mask(lengths: Array, steps: int) -> Array:
@@ -186,6 +230,17 @@ def _targets(targets: Array, predictions: Array, mask: Array | None) -> Array:
     checks.of_shape("targets", targets, predictions.shape)
     targets = targets.astype(predictions.dtype, copy=False)
     return targets if mask is None else np.where(_over(mask, targets), targets, 0)
+
+
+def _direction(vectors: Array) -> tuple[Array, Array]:
+    """Vectors of length 1 along the last axis, and the lengths; zeros stay zeros.
+
+    Dividing by the largest entry first keeps the squares from overflow and underflow.
+    """
+    largest = np.abs(vectors).max(axis=-1, keepdims=True)
+    scaled = vectors / np.where(largest > 0, largest, 1)
+    norm = np.sqrt(np.square(scaled).sum(axis=-1, keepdims=True))
+    return scaled / np.where(norm > 0, norm, 1), largest * norm
 
 
 def _check_probabilities(targets: Array) -> None:

@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from .. import _saving
-from .._core import checks
-from ..functional import rnn_backward, rnn_forward
+from .._cell_calls import as_plain
+from .._core import checks, linear
+from .._core.threads import resolve
 from ._array import Array, Arrays, check_ids, check_last
-
-BLOCK = 512  # outputs of a Linear per call of a kernel
 
 
 class ModuleGrads(NamedTuple):
@@ -29,10 +28,10 @@ class ModuleGrads(NamedTuple):
 
 
 class LinearTape(NamedTuple):
-    """What `Linear.forward` leaves for one `backward`: the shape of x, and a tape per block."""
+    """What `Linear.forward` leaves for one `backward`: the shape of x, and x with the weights."""
 
     shape: tuple[int, ...]
-    parts: list[Any]
+    product: Any
 
 
 class Linear:
@@ -56,9 +55,8 @@ class Linear:
 
     Notes
     -----
-    Computed by the package's own kernels, as one step of an RNN that starts from zero and has no
-    activation. So the bits do not depend on the number of threads. And no threads of a BLAS
-    wait for a core while those of the recurrent layers still hold it.
+    Computed by the package's own kernels, so the bits do not depend on the number of threads. And
+    no threads of a BLAS wait for a core while those of the recurrent layers still hold it.
     """
 
     def __init__(
@@ -104,22 +102,10 @@ class Linear:
     def _run(self, x: Array, need_tape: bool) -> tuple[Array, LinearTape]:
         weight, bias = self.params["weight"], self.params.get("bias")
         check_last("x", checks.of_dtype("x", x, weight.dtype), self.input_size, "I")
-        rows = x.reshape(1, -1, self.input_size)
-        ys, tape = [], LinearTape(x.shape, [])
-        for block in self._blocks():
-            w, b = weight[block], None if bias is None else bias[block]
-            no_recurrence = np.zeros((len(w), len(w)), w.dtype)
-            y, _, part = rnn_forward(
-                rows, None, w, no_recurrence, b, nonlinearity="identity", need_tape=need_tape
-            )
-            ys.append(y)
-            tape.parts.append(part)
-        return _joined(ys, axis=2).reshape(*x.shape[:-1], self.output_size), tape
-
-    def _blocks(self) -> list[slice]:
-        """The outputs in blocks, so that the square of zeros stays small."""
-        starts = range(0, self.output_size, BLOCK)
-        return [slice(start, min(start + BLOCK, self.output_size)) for start in starts]
+        bias = None if bias is None else as_plain(bias)
+        rows = as_plain(x.reshape(-1, self.input_size))
+        y, product = linear.forward(rows, as_plain(weight), bias, need_tape, resolve(None))
+        return y.reshape(*x.shape[:-1], self.output_size), LinearTape(x.shape, product)
 
     def backward(
         self, tape: LinearTape, dy: Array, *, accumulate: dict[str, Array] | None = None
@@ -140,14 +126,11 @@ class Linear:
         """
         checks.exact("dy", dy, self.params["weight"].dtype, (*tape.shape[:-1], self.output_size))
         _check_accumulate(accumulate, self.params)
-        rows = dy.reshape(1, -1, self.output_size)
-        blocks = zip(tape.parts, self._blocks(), strict=True)
-        parts = [rnn_backward(part, rows[:, :, block]) for part, block in blocks]
-        dx = sum((part.x for part in parts[1:]), start=parts[0].x)
-        params = {"weight": _joined([part.w_ih for part in parts])}
-        if "bias" in self.params:
-            biases: list[Any] = [part.b_ih for part in parts]
-            params["bias"] = _joined(biases)
+        if tape.product.used:
+            raise RuntimeError("tape has been used: it serves one backward")
+        rows = as_plain(dy.reshape(-1, self.output_size))
+        dx, weight, bias = linear.backward(tape.product, rows, resolve(None))
+        params = {"weight": weight} | ({"bias": bias} if "bias" in self.params else {})
         return ModuleGrads(dx.reshape(tape.shape), _added(params, accumulate))
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -257,10 +240,6 @@ def _matrix(params: Arrays) -> Array:
     if weight.ndim != 2:
         raise ValueError(f"weight has shape {weight.shape}, expected 2 dimensions")
     return weight
-
-
-def _joined(parts: list[Array], axis: int = 0) -> Array:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=axis)
 
 
 def _check_accumulate(accumulate: Any, params: dict[str, Array]) -> None:

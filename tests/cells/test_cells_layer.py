@@ -12,7 +12,7 @@ from some_cells import CELLS, gradients, problem
 
 import rnnfast
 from rnnfast import functional
-from rnnfast.cells import Cell
+from rnnfast.cells import Cell, linear, vector
 
 Array = np.ndarray[Any, Any]
 ids = {"ids": lambda value: value.name if isinstance(value, Cell) else None}
@@ -246,6 +246,34 @@ def test_names_and_initial_values() -> None:
     without = layer_of(some_cells.layer_norm, 3, 5, bias=False)
     assert "a.bias_l0" not in without.params
     assert repr(without) == "Recurrent(layer_norm, 3, 5, bias=False)"
+
+
+def test_vectors_that_begin_at_random() -> None:
+    def init(rng: np.random.Generator, size: int) -> Array:
+        return rng.uniform(2, 3, size)
+
+    @rnnfast.cells.cell(state="h")
+    def scaled(x, h):
+        return (
+            linear("a", x) + vector("v", init=init) * h + vector("w", 1, lambda rng, n: np.ones(n))
+        )
+
+    layer = layer_of(scaled, 3, 50, num_layers=2)
+    first, second = layer.params["v_l0"], layer.params["v_l1"]
+    assert first.dtype == np.float32
+    assert 2 <= first.min() < first.max() <= 3
+    assert (first != second).all()
+    assert layer.params["w_l0"] == 1
+    assert_same(layer_of(scaled, 3, 50, num_layers=2).params, layer.params)
+    before = layer_of(rnnfast.cells.indrnn, 3, 50)  # numbers draw nothing
+    assert_same(before.params["a.weight_x_l0"], layer.params["a.weight_x_l0"])
+
+    @rnnfast.cells.cell(state="h")
+    def too_many(x, h):
+        return h * vector("v", init=lambda rng, size: np.ones(size + 1))
+
+    with pytest.raises(ValueError, match="shape"):
+        layer_of(too_many, 3, 50)
 
 
 def test_backward_has_the_parameters_of_forward() -> None:

@@ -114,6 +114,61 @@ def test_copies_dropout_and_training() -> None:
     assert losses[-1] < 0.3 * losses[0]
 
 
+def test_masks_are_drawn_from_pytorchs_generator_in_training() -> None:
+    module, layer = twins(cells.zoneout_lstm(0.2, 0.6), 3, 37, num_layers=2, bidirectional=True)
+    x = torch.randn(6, 4, 3, dtype=torch.float64)
+    torch.manual_seed(1)
+    first, second = module(x)[0], module(x)[0]
+    torch.manual_seed(1)
+    assert torch.equal(module(x)[0], first)
+    assert not torch.equal(first, second)
+    before = torch.get_rng_state()
+    module.eval()
+    expected, final = layer(x.numpy())
+    y, hx = module(x)
+    np.testing.assert_array_equal(y.detach().numpy(), expected)
+    np.testing.assert_array_equal(hx[1].detach().numpy(), final[1])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_drawn_masks_have_the_values_and_shares_of_the_layer(dtype: Any) -> None:
+    @cells.cell(
+        state="h",
+        extra="d m",
+        masks={"d": cells.Mask(0.2), "m": cells.Mask(0.5, per_step=False, scaled=True)},
+    )
+    def shown(x: Any, h: Any, d: Any, m: Any) -> Any:
+        return d + 8 * m
+
+    module = rt.Recurrent(shown, 1, 31, 2, bidirectional=True, dtype=dtype)
+    torch.manual_seed(0)
+    y, state = module(torch.zeros(20, 10, 1, dtype=dtype))
+    assert y.unique().tolist() == [0, 1, 16, 17]
+    assert abs((y % 2).mean().item() - 0.2) < 4 * 0.4 / y.numel() ** 0.5
+    assert torch.equal(y // 8, (y[:1] // 8).expand(y.shape))  # m is one for all steps
+    assert len({tuple(part.flatten().tolist()) for part in state}) == 4
+
+
+def test_given_masks_and_gradients() -> None:
+    module, layer = twins(cells.recurrent_dropout_lstm(0.5), 3, 5, batch_first=True)
+    x = torch.randn(4, 6, 3, dtype=torch.float64, requires_grad=True)
+    m = 2 * (torch.rand(4, 5) < 0.5).double()
+    m.requires_grad_()
+    y, _ = module(x, extra={"m": m}, lengths=[6, 3, 0, 1])
+    y.sum().backward()
+    given = {"m": m.detach().numpy()}
+    expected, _, tape = layer.forward(
+        x.detach().numpy(), extra=given, lengths=np.array([6, 3, 0, 1])
+    )
+    np.testing.assert_array_equal(y.detach().numpy(), expected)
+    grads = layer.backward(tape, np.ones_like(expected))
+    np.testing.assert_array_equal(x.grad.numpy(), grads.input)
+    assert m.grad is None
+    for name, parameter in module.named_parameters():
+        np.testing.assert_array_equal(parameter.grad.numpy(), grads.params[name])
+
+
 def test_what_does_not_fit() -> None:
     module = rt.Recurrent(cells.peephole_lstm, 3, 5)
     with pytest.raises(ValueError, match=r"expected \(T, B, 3\), torch\.float32 and cpu"):
@@ -124,6 +179,8 @@ def test_what_does_not_fit() -> None:
         module(torch.zeros(2, 1, 3), torch.zeros(1, 1, 5))
     with pytest.raises(ValueError, match="hx has shape"):
         module(torch.zeros(2, 1, 3), (torch.zeros(1, 2, 5), None))
+    with pytest.raises(ValueError, match=r"missing keys \[\] and unexpected keys \['m'\]"):
+        rt.Recurrent(cells.zoneout_lstm(), 3, 5)(torch.zeros(2, 1, 3), extra={"m": 1})
     with pytest.raises(TypeError, match=r"float32 or torch\.float64"):
         rt.Recurrent(cells.mgu, 3, 5, dtype=torch.float16)
 

@@ -40,6 +40,7 @@ def made(function: Callable[..., Any], state: str = "h", **options: Any) -> cell
         (lambda x, h: linear("a", h) + linear("a", x), "used twice"),
         (lambda x, h: linear("a", h) + vector("a"), "used twice"),
         (lambda x, h: vector("v") + vector("v", 1), "use two names"),
+        (lambda x, h: vector("v") + vector("v", init=1), "init 1 here, and .* init 0.0 before"),
         (lambda x, h: linear(3, h), "is not a text"),
         (lambda x, h: linear("a", h, size=0), "at least 1"),
         (lambda x, h: h + linear("a", h, size=7), "do not fit"),

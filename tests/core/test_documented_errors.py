@@ -299,9 +299,56 @@ ROWS: list[Row] = [
         lambda: training.load_checkpoint(__file__, {}),
         "neither a safetensors nor an npz file",
     ),
+    ("training.Activation", ValueError, lambda: training.Activation("x"), "name is 'x', expected"),
+    ("training.Dropout", TypeError, lambda: training.Dropout("0.1"), "p has type str"),
+    ("training.Dropout", ValueError, lambda: training.Dropout(1.0), "p is 1.0, expected"),
+    (
+        "Attention.forward",
+        TypeError,
+        lambda: training.Attention().forward(X, X.astype(float), X),
+        "keys has dtype float64, expected float32 like queries",
+    ),
+    (
+        "Attention.forward",
+        ValueError,
+        lambda: training.Attention().forward(X, X[:, :, 1:], X),
+        r"keys has shape \(4, 2, 2\), expected \(S, B, H\) = \(4, 2, 3\)",
+    ),
+    ("training.ctc_loss", TypeError, lambda: training.ctc_loss(X, X[0]), "targets has dtype"),
+    (
+        "training.ctc_loss",
+        ValueError,
+        lambda: training.ctc_loss(X, np.array([[1, 3]])),
+        "targets has entries from 1 to 3, expected 0 to 2",
+    ),
+    ("training.ctc_decode", TypeError, lambda: training.ctc_decode([1.0]), "logits has type list"),
+    (
+        "training.ctc_decode",
+        ValueError,
+        lambda: training.ctc_decode(X, blank=3),
+        "blank is 3, expected a class from 0 to 2",
+    ),
+    ("training.ridge", TypeError, lambda: training.ridge([1.0], X, 1), "features has type list"),
+    ("training.ridge", ValueError, lambda: training.ridge(X, X, 0), "penalty is 0, expected"),
+    ("training.RTRL", TypeError, lambda: training.RTRL(GRU(3, 4)), "layer has type GRU"),  # type: ignore[arg-type]
+    ("training.RTRL", ValueError, lambda: training.RTRL(RNN(3, 4, 2)), "layer has num_layers=2"),
     *(
         row
-        for loss in ("softmax_cross_entropy", "sigmoid_cross_entropy", "mean_squared_error")
+        for method in ("step", "gradient")
+        for call in (lambda x, method=method: getattr(training.RTRL(RNN(3, 4)), method)(x),)
+        for row in (
+            (f"RTRL.{method}", TypeError, lambda c=call: c([1.0]), "has type list"),
+            (f"RTRL.{method}", ValueError, lambda c=call: c(X[0]), "has shape"),
+        )
+    ),
+    *(
+        row
+        for loss in (
+            "softmax_cross_entropy",
+            "sigmoid_cross_entropy",
+            "mean_squared_error",
+            "cosine_distance",
+        )
         for call in (getattr(training, loss),)
         for row in (
             (f"training.{loss}", TypeError, lambda c=call: c([1.0], [1]), "has type list"),

@@ -31,6 +31,17 @@ def values(content: dict[str, Any]) -> dict[str, float]:
     return {figure["name"]: figure["value"] for figure in content["figures"]}
 
 
+def assert_drawn(outcome: _demo.Result, path: Path) -> None:
+    """Draw the plot; every axis has a label. Skipped from here on without matplotlib."""
+    pytest.importorskip("matplotlib", reason="plots are an extra")
+    figure = outcome.plot()
+    figure.savefig(path, dpi=100)
+    assert path.stat().st_size > 10_000
+    for axes in figure.axes:
+        assert axes.get_ylabel()
+        assert axes.get_xlabel() or axes.get_label() == "<colorbar>"
+
+
 class Trained:
     """One call of `train`, with what it was given; it trains nothing."""
 

@@ -203,3 +203,16 @@ def inside(model: Any, operator: str, outer: str = "") -> Any:
     made = helper.make_model_gen_version(main, opset_imports=list(model.opset_import))
     onnx.checker.check_model(made)
     return made
+
+
+ELU: dict[str, Any] = {"activations": ["Elu"], "activation_alpha": [0.5]}  # of an RNN
+TWO_CELLS: dict[str, Any] = {
+    "operator": "GRU",
+    "direction": "bidirectional",
+    "activations": ["HardSigmoid", "Tanh", "Sigmoid", "Relu"],
+}
+
+
+def with_peepholes(arrays: dict[str, Array]) -> None:
+    """Add the input P, for one direction."""
+    arrays["P"] = np.random.default_rng(4).uniform(-1, 1, (1, 3 * H)).astype(np.float32)

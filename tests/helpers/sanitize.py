@@ -31,6 +31,7 @@ MODULES = (
     "core/test_kernels.py", "core/test_exact.py", "core/test_invariance.py", "core/test_empty.py",
     "core/test_nan.py", "core/test_blocks.py", "core/test_subnormals.py", "layers/test_stream.py",
     "layers/test_stream_threads.py", "cells/test_cells_engine.py", "cells/test_cells_kinks.py",
+    "cells/test_cells_products.py",
 )  # fmt: skip
 # Cases of each test of MODULES and each instruction set, and how many more of the test that matters
 # most. AddressSanitizer makes the kernels ten times as slow.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from rnnfast import cells
-from rnnfast.cells import cell, linear, sigmoid, tanh, vector
+from rnnfast.cells import Cell, _library, cell, linear, sigmoid, tanh, vector
+from rnnfast.cells._factory import is_factory
 
 Array = np.ndarray[Any, Any]
 
@@ -85,6 +86,29 @@ CELLS = [
     rnn, lstm, gru, gru_reset_before, peephole, layer_norm, with_inputs, several_stages, unchanged,
     without_linear,
 ]  # fmt: skip
+
+
+# Arguments of the library's functions that make cells; what is not here is called without any.
+ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
+    "clockwork": [((1, 2, 4),)],
+    "deep_transition": [(1,), (3, True)],
+    "gated_feedback": [(2, kind) for kind in ("tanh", "lstm", "gru")],
+    "jordan": [(), (0.5,)],
+    "lstm_variant": [(name,) for name in _library.VARIANTS],
+    "recurrent_dropout_gru": [(), (0.5, True)],
+    "recurrent_dropout_lstm": [(), (0.5, True)],
+}
+
+
+def library() -> Iterator[Cell]:
+    """All cells of the library."""
+    for module in cells._modules():
+        for name in module.__all__:
+            found = getattr(module, name)
+            if isinstance(found, Cell):
+                yield found
+            elif is_factory(found):
+                yield from (found(*arguments) for arguments in ARGUMENTS.get(name, [()]))
 
 
 def random_cell(choose: Callable[[int], int]) -> cells.Cell:

@@ -162,7 +162,7 @@ def test_where_names_and_outputs_repeat_there_is_the_way() -> None:
     both = inside(model, "If", "WRB")
     branches = {a.name: a.g for a in both.graph.node[0].attribute}
     branches["else_branch"].CopyFrom(branches["then_branch"])
-    branches["else_branch"].node[0].attribute.append(helper.make_attribute("clip", 1.0))
+    branches["else_branch"].node[0].attribute.append(helper.make_attribute("clip", -1.0))
     ways = ["Y_If/then_branch/Y", "Y_If/else_branch/Y"]
     for name in (None, "it", "Y", "Y_h"):
         with pytest.raises(ValueError, match=rf"'{ways[1]}' .*'{ways[0]}' "):

@@ -219,7 +219,7 @@ def test_the_first_line_of_a_pipe_can_be_read(tmp_path: Path) -> None:
         check=True,
     )
     line, status = done.stdout.splitlines()
-    assert line.startswith("next-symbol ")
+    assert line == "first steps:"
     assert status in ("0", "141")  # 0 where all was written before head ended
     assert done.stderr == ""
 
@@ -250,11 +250,12 @@ def test_demo_lists_and_runs(
         calls.append((name, argv))
         return 7
 
-    demos = SimpleNamespace(DEMOS={"add": "adds numbers", "subtract": "does not"}, run=run)
+    names = {"add": "adds numbers", "subtract": "does not"}
+    demos = SimpleNamespace(THEMES={"sums": names}, DEMOS=names, run=run)
     monkeypatch.setattr(rnnfast, "demos", demos, raising=False)
     monkeypatch.setitem(sys.modules, "rnnfast.demos", demos)
     assert main(["demo"]) == 0
-    assert capsys.readouterr().out == "add       adds numbers\nsubtract  does not\n"
+    assert capsys.readouterr().out == "sums:\n  add       adds numbers\n  subtract  does not\n"
     assert main(["demo", "add", "--seed", "3", "--help"]) == 7
     assert calls == [("add", ["--seed", "3", "--help"])]
     assert main(["demo", "multiply"]) == 2
@@ -263,15 +264,18 @@ def test_demo_lists_and_runs(
     assert main(["demo", "substract", "--quick"]) == 2
     assert "there is no 'substract', did you mean subtract? Expected" in capsys.readouterr().err
     assert main(["demo", "list"]) == 0
-    assert capsys.readouterr().out == "add       adds numbers\nsubtract  does not\n"
+    assert capsys.readouterr().out == "sums:\n  add       adds numbers\n  subtract  does not\n"
 
 
 def test_demo_lists_the_real_ones(tmp_path: Path) -> None:
-    from rnnfast.demos import DEMOS
+    from rnnfast.demos import DEMOS, THEMES
 
     done = rnnfast_command("demo", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert [line.split()[0] for line in done.stdout.splitlines()] == list(DEMOS)
+    listed = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")]
+    assert listed == list(DEMOS)
+    themes = [line for line in done.stdout.splitlines() if not line.startswith("  ")]
+    assert themes == [f"{theme}:" for theme in THEMES]
 
 
 @pytest.mark.parametrize(

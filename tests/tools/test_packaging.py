@@ -20,7 +20,7 @@ import rnnfast
 ROOT = Path(__file__).parents[2]
 NAMES = (
     "arrays", "cell_gradients", "cell_passes", "cell_plans", "cells", "config", "gradients",
-    "passes", "ragged", "sequence", "streaming", "tensors",
+    "linear", "passes", "ragged", "sequence", "streaming", "tensors",
 )  # fmt: skip
 MODULES = {name: importlib.import_module(f"rnnfast._core.{name}") for name in NAMES}
 PARTS = ("rnnfast", "csrc", "tests", "benchmarks", "docs", ".ci")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from rnnfast.training import (
+    cosine_distance,
     gradcheck,
     length_mask,
     mean_squared_error,
@@ -29,7 +30,8 @@ def case(loss: Any, rng: int = 0) -> tuple[Any, Any]:
     return predictions, generator.standard_normal((4, 3, 5))
 
 
-LOSSES = [softmax_cross_entropy, sigmoid_cross_entropy, mean_squared_error]
+SUMS = [softmax_cross_entropy, sigmoid_cross_entropy, mean_squared_error]
+LOSSES = [*SUMS, cosine_distance]
 
 
 @pytest.mark.parametrize("mask", [None, MASK], ids=["all", "mask"])
@@ -51,6 +53,9 @@ def test_values_are_those_of_the_definition() -> None:
     expected = -(t * np.log(p) + (1 - t) * np.log(1 - p)).mean()
     assert sigmoid_cross_entropy(z, t)[0] == pytest.approx(expected, rel=1e-12)
     assert mean_squared_error(z, t)[0] == pytest.approx(((z - t) ** 2).mean(), rel=1e-13)
+    lengths = np.linalg.norm(z, axis=2) * np.linalg.norm(t, axis=2)
+    expected = 1 - ((z * t).sum(axis=2) / lengths).mean()
+    assert cosine_distance(z, t)[0] == pytest.approx(expected, rel=1e-13)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -106,7 +111,28 @@ def spread(loss: Any) -> tuple[Any, Any, float]:
     return np.sqrt(sizes), np.zeros(4096), float(sizes.astype(np.float64).mean())
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+def test_the_cosine_distance_is_of_directions() -> None:
+    """Whatever the lengths, those whose squares leave the range of the dtype included."""
+    t = np.array([[3, 4], [3, 4], [4, -3], [-3, -4]], np.float32)
+    y = np.array([[3e30, 4e30], [3e-30, 4e-30], [3e-30, 4e-30], [3e30, 4e30]], np.float32)
+    with np.errstate(all="raise", under="ignore"):
+        for row, expected in enumerate([0, 0, 1, 2]):
+            value, dy = cosine_distance(y[row], t[row])
+            assert value == pytest.approx(expected, abs=1e-6)
+            assert np.isfinite(dy).all()
+        value, dy = cosine_distance(y[2], t[2])
+        np.testing.assert_allclose(dy * 5e-30, [-0.8, 0.6], rtol=1e-5)
+
+
+def test_a_vector_of_zeros_has_no_direction() -> None:
+    zeros, ones = np.zeros((2, 3)), np.ones((2, 3))
+    for y, t in (zeros, ones), (ones, zeros), (zeros, zeros):
+        value, dy = cosine_distance(y, t)
+        assert value == 1
+        assert not dy.any()
+
+
+@pytest.mark.parametrize("loss", SUMS)
 @pytest.mark.parametrize("masked", [False, True])
 def test_the_sum_is_in_float64(loss: Any, masked: bool) -> None:
     z, t, expected = spread(loss)
@@ -122,7 +148,7 @@ def test_masks_of_fewer_axes_and_of_one_entry_per_number(loss: Any) -> None:
     """All leading axes, but for classes, which count together."""
     z, t = case(loss)
     rows = np.array([True, False, True, True])
-    if loss is softmax_cross_entropy:
+    if loss in (softmax_cross_entropy, cosine_distance):
         with pytest.raises(ValueError, match=r"mask has shape \(4,\), expected \(4, 3\)"):
             loss(z, t, mask=rows)
         with pytest.raises(ValueError, match=r"mask has shape \(4, 3, 5\), expected \(4, 3\)"):
@@ -211,6 +237,9 @@ def test_length_mask() -> None:
             r"targets has dtype float64, expected integers; targets.astype\(np.int",
         ),
         (softmax_cross_entropy, (np.array(1.0), 0), ValueError, "logits has shape"),
+        (cosine_distance, (np.array(1.0), 0), ValueError, "predictions has shape"),
+        (cosine_distance, (np.zeros((2, 0)), np.zeros((2, 0))), ValueError, "no positions"),
+        (cosine_distance, (np.zeros(3), np.zeros(2)), ValueError, "targets has shape"),
         (
             sigmoid_cross_entropy,
             (np.zeros(3), np.array([0.0, 1.5, -0.1])),
@@ -308,6 +337,7 @@ def test_losses_are_those_of_torch() -> None:
         softmax_cross_entropy: lambda z, t: functional.cross_entropy(z.reshape(-1, 5), t.ravel()),
         sigmoid_cross_entropy: functional.binary_cross_entropy_with_logits,
         mean_squared_error: functional.mse_loss,
+        cosine_distance: lambda z, t: (1 - functional.cosine_similarity(z, t, dim=-1)).mean(),
     }
     for loss, torch_loss in torch_losses.items():
         z, t = case(loss, rng=1)
