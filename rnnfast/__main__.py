@@ -55,9 +55,9 @@ def demo(args: argparse.Namespace) -> int:
 
     if args.name is None or args.name == "list":
         width = max(map(len, demos.DEMOS))
-        for theme, names in demos.THEMES.items():
+        for theme, entries in demos.THEMES.items():
             print(f"{theme}:")
-            for name, description in names.items():
+            for name, description in entries.items():
                 print(f"  {name:<{width}}  {description}")
         return 0
     if args.name not in demos.DEMOS:
