@@ -11,8 +11,8 @@ INLINE ptrdiff_t k_of_product(const rnnfast_product *p) {
   return K;
 }
 
-/* Factor by factor, for C waits in memory between two: results that are not whole vectors or lie anywhere, many
- * factors, and sums so long that matmul cuts them. */
+/* One factor after the other: C waits in memory between two. This is for results that are not whole vectors or lie
+ * anywhere, for many factors, and for sums so long that matmul cuts them. */
 static NOINLINE void multiply_by_factor(const rnnfast_product *p) {
   const void *init = p->init;
   ptrdiff_t init_stride = p->init_stride;
@@ -61,7 +61,7 @@ static NOINLINE void multiply_one_row(const rnnfast_product *p) {
     }
 }
 
-/* The operands of the first panel; each fetches the next one's weights if those leave the second-level cache. */
+/* The factors with their weights of the first panel. */
 INLINE void operands_of(const rnnfast_product *p, operand_t *o) {
   for (ptrdiff_t i = 0; i < p->factors; i++) {
     const rnnfast_factor *f = &p->factor[i];
@@ -70,6 +70,7 @@ INLINE void operands_of(const rnnfast_product *p, operand_t *o) {
   }
 }
 
+/* Let the tiles of a panel fetch the weights of the next one, after the last panel those of the first. */
 INLINE void fetch_next_panel(const rnnfast_product *p, operand_t *o, int nv, int last) {
   for (ptrdiff_t i = 0; i < p->factors; i++) {
     const ptrdiff_t reals = nv * L * o[i].run;

@@ -52,7 +52,7 @@ class CellStream:
         self._given_threads, self._threads = threads, resolve(threads)
         self._layer = layer._snapshot()
         self.dtype = layer.dtype
-        self._cells = [
+        cells = [
             cell_passes.StreamCell(
                 _cell_calls.plan_of(graph, layer.dtype, False),
                 params,
@@ -61,6 +61,9 @@ class CellStream:
             )
             for graph, params in zip(layer._graphs, layer._check_params(), strict=True)
         ]
+        self._layers = cell_passes.StreamCells(
+            cells, self._batch_size, layer.dtype, self._threads
+        )
         self.state = state
 
     def __reduce__(self) -> Any:
@@ -69,14 +72,14 @@ class CellStream:
     @property
     def state(self) -> Any:
         """The state, (L, B, size), or a tuple of them: a copy. It can be set, to None for zeros."""
-        parts = zip(*(cell.states for cell in self._cells), strict=True)
+        parts = zip(*(cell.states for cell in self._layers.cells), strict=True)
         states = tuple(np.stack(part) for part in parts)
         return states[0] if len(states) == 1 else states
 
     @state.setter
     def state(self, state: Any) -> None:
         parts = self._layer._check_state("state", state, (self._batch_size,))
-        for given, cell in zip(parts, self._cells, strict=True):
+        for given, cell in zip(parts, self._layers.cells, strict=True):
             for own, value in zip(cell.states, given, strict=True):
                 own[...] = 0 if value is None else value
 
@@ -91,7 +94,7 @@ class CellStream:
         rows: Any = slice(None)
         if mask is not None:
             rows = checks.mask("mask", mask, "(B,)", (self._batch_size,))
-        for cell in self._cells:
+        for cell in self._layers.cells:
             for own in cell.states:
                 own[rows] = 0
 
@@ -118,21 +121,7 @@ class CellStream:
         ValueError
             A shape or a name does not fit, or `out` cannot be written to.
         """
-        B, I, P = self._batch_size, self._layer.input_size, self._output_size
-        x = checks.step_input(x, self.dtype, B, I)
-        if out is None:
-            out = np.empty((P,) if x.ndim == 1 else (B, P), self.dtype)
-        else:
-            if (
-                not out.flags.c_contiguous
-                or not out.flags.writeable
-                or out.shape != (*x.shape[:-1], P)
-            ):
-                checks.refuse_step_output(out, self.dtype, x.ndim, B, P)
-            if np.may_share_memory(x, out):
-                checks.refuse_overlap("out", "x")
-        self._run(x.reshape(1, B, I), out.reshape(1, B, P), extra)
-        return out
+        return self._layers.step(x, out, self._inputs(1, extra))
 
     def run(self, x: Array, *, extra: Extra = None) -> Array:
         """Take a chunk of steps, going on from the state and carrying it further.
@@ -154,31 +143,23 @@ class CellStream:
         TypeError, ValueError
             An argument does not fit.
         """
-        B, I, P = self._batch_size, self._layer.input_size, self._output_size
+        B, I, P = self._batch_size, self._layer.input_size, self._layer._graphs[-1].output.size
         rows_first = self._layer.batch_first
         given = checks.chunk_input(x, self.dtype, B, I, rows_first)
         T = given.shape[0]
         y = np.empty((T, B, P), self.dtype)
         if rows_first and given.ndim == 3 and extra is not None:
             extra = {n: e.swapaxes(0, 1) if e.ndim == 3 else e for n, e in extra.items()}
-        self._run(given.reshape(T, B, I), y, extra)
+        self._layers.run(given, y, T, self._inputs(T, extra))
         if given.ndim == 2:
             return y[:, 0]
         return y.swapaxes(0, 1) if rows_first else y
 
-    @property
-    def _output_size(self) -> int:
-        return int(self._layer._graphs[-1].output.size)
-
-    def _run(self, x: Array, y: Array, extra: Extra) -> None:
-        """One layer after the other, for all steps of x."""
-        layer, (T, B) = self._layer, x.shape[:2]
-        own, first = layer.cell, layer._graphs[0]
-        inputs = _cell_calls.inputs_of_layer(own, first, extra, self.dtype, T, B)
-        inputs = _cell_calls.with_masks(own, first, inputs, self.dtype, T, B, None)
-        given = [(e.rows, e.by_step, e.by_row) for e in inputs.values()]
-        for cell, graph in zip(self._cells, layer._graphs, strict=True):
-            last = cell is self._cells[-1]
-            to = y if last else np.empty((T, B, graph.output.size), self.dtype)
-            cell.run(x, to, given, self._threads)
-            x = to
+    def _inputs(self, T: int, extra: Extra) -> list[tuple[Array, int, int]]:
+        """The extra inputs, with the means of masks that are not given."""
+        own, graph, B = self._layer.cell, self._layer._graphs[0], self._batch_size
+        if not own.extra and extra is None:
+            return []
+        inputs = _cell_calls.inputs_of_layer(own, graph, extra, self.dtype, T, B)
+        inputs = _cell_calls.with_masks(own, graph, inputs, self.dtype, T, B, None)
+        return [(e.rows, e.by_step, e.by_row) for e in inputs.values()]

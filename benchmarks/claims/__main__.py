@@ -15,6 +15,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
+from cell_peers import cell_peers
 from cells import cells
 from clock import Clock, Row, SkipError
 from memory import memory
@@ -31,7 +32,8 @@ from rnnfast.bench.report import align, dumps, number
 from rnnfast.bench.run import BenchError, pinned
 
 MEASURED = (
-    peak, stream, latency, lengths, cells, modules, float64, isa, threads, odd, growth, memory,
+    peak, stream, latency, lengths, cells, cell_peers, modules, float64, isa, threads, odd, growth,
+    memory,
 )  # fmt: skip
 GROUPS: dict[str, Callable[[Clock], Iterator[Row]]] = {group.__name__: group for group in MEASURED}
 TITLES = {name: (group.__doc__ or "").strip() for name, group in GROUPS.items()}

@@ -33,6 +33,22 @@ cdef inline const cnp.npy_intp *shape_of(object array) noexcept:
     return cnp.PyArray_DIMS(<cnp.ndarray>array)
 
 
+cdef inline bint fits(object array, Py_ssize_t B, int inner, Py_ssize_t n) noexcept:
+    """Whether the shape is (..., n) with `inner` axes at its end, or, before n, (..., B, n)."""
+    cdef int ndim = cnp.PyArray_NDIM(<cnp.ndarray>array)
+    cdef const cnp.npy_intp *shape = shape_of(array)
+    if ndim == inner + 1:
+        return shape[inner - 1] == B and shape[inner] == n
+    return ndim == inner and B == 1 and shape[inner - 1] == n
+
+
+cdef inline bint overlap(object one, object other) noexcept:
+    """Whether two C-contiguous arrays share memory."""
+    cdef const char *a = cnp.PyArray_BYTES(<cnp.ndarray>one)
+    cdef const char *b = cnp.PyArray_BYTES(<cnp.ndarray>other)
+    return a < b + cnp.PyArray_NBYTES(<cnp.ndarray>other) and b < a + cnp.PyArray_NBYTES(<cnp.ndarray>one)
+
+
 # ---- Rows.
 
 cdef struct Rows:

@@ -134,9 +134,9 @@ cdef dict weight_gradients(const CellPass *c, Plan compiled, dtype, int threads)
         gradients[compiled.names[part.parameter]] = sums[part.first - first:part.first - first + part.size]
     for name, column in compiled.plan.vector_dz.items():
         gradients[name] = sums[column:column + compiled.plan.graph.vectors[name].size]
-    for name, shape in compiled.plan.graph.shapes().items():
-        if name not in gradients:  # nothing that is returned depends on it
-            gradients[name] = np.zeros(shape, dtype)
+    if len(gradients) < len(compiled.names):  # nothing that is returned depends on the others
+        shapes = compiled.plan.graph.shapes()
+        return {name: gradients[name] if name in gradients else np.zeros(shapes[name], dtype) for name in shapes}
     return {name: gradients[name] for name in compiled.names}
 
 

@@ -19,9 +19,16 @@ class StreamCell:
     def __init__(
         self, compiled: Plan, params: dict[str, Array], B: int, dtype: np.dtype[Any]
     ) -> None: ...
-    def run(
-        self, x: Array, y: Array, extra: list[tuple[Array, int, int]], threads: int
+
+class StreamCells:
+    cells: list[StreamCell]
+    def __init__(
+        self, cells: list[StreamCell], B: int, dtype: np.dtype[Any], threads: int
     ) -> None: ...
+    def step(
+        self, x: Array, out: Array | None, extra: list[tuple[Array, int, int]]
+    ) -> Array: ...
+    def run(self, x: Array, y: Array, T: int, extra: list[tuple[Array, int, int]]) -> None: ...
 
 def forward(
     compiled: Any,

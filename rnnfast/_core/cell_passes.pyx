@@ -10,7 +10,7 @@ cimport numpy as cnp
 from libc.stdint cimport uint8_t
 from libc.string cimport memset
 
-from .arrays cimport Block, Rows, from_column, no_rows, rows_in, rows_of
+from .arrays cimport ANY, Arrays, Block, Rows, arrays_of, fits, from_column, new, no_rows, overlap, rows_in, rows_of, take
 from .cell_gradients cimport input_gradient, weight_gradients
 from .cell_plans cimport Packed, Plan, data_of, pack
 from .cells cimport CellPass, Code, Extra, cell_backward_block, cell_forward_block
@@ -19,6 +19,7 @@ from .sequence cimport Pass, run_blocks
 
 import numpy as np
 
+from . import checks
 from .cell_plans import empty
 from .passes import NO_COPY_OF_A_TAPE
 
@@ -231,12 +232,67 @@ cdef class StreamCell:
         c.f.row_flops, c.f.weight_bytes = flops_of_row(plan), compiled.forward.weights * c.f.k.size
         c.output_array, c.output_offset, c.output_size = plan.output.array, plan.output.offset, plan.graph.output.size
 
-    def run(self, x, y, list extra not None, int threads):
-        """Take the steps of x (T, B, I); the outputs go to y."""
+    cdef int run(self, const void *x, void *y, Py_ssize_t T, list extra, int threads) except -1:
+        """Take T steps; x (T, B, I) and y (T, B, size of the output) are plain."""
         cdef CellPass *c = &self.call.c
         cdef Pass *passes[2]
-        c.f.T, c.f.N = x.shape[0], x.shape[0] * c.f.B
-        c.f.x, c.f.y = rows_of(data_of(x), c.input_size, c.f.k.size), rows_of(data_of(y), c.output_size, c.f.k.size)
+        c.f.T, c.f.N = T, T * c.f.B
+        c.f.x, c.f.y = rows_of(x, c.input_size, c.f.k.size), rows_of(y, c.output_size, c.f.k.size)
         set_extra(c, extra)
         passes[0], passes[1] = &c.f, NULL
-        run_blocks(passes, cell_forward_block, threads)
+        return run_blocks(passes, cell_forward_block, threads)
+
+
+cdef class StreamCells:
+    """The layers of a stream, one after the other.
+
+    `extra` has triples, as that of `forward`.
+    """
+    cdef readonly list cells
+    cdef Py_ssize_t B, I, outputs
+    cdef object dtype
+    cdef int type_number, threads
+
+    def __cinit__(self, list cells not None, Py_ssize_t B, dtype, int threads):
+        cdef StreamCell first = cells[0], last = cells[len(cells) - 1]
+        self.cells, self.B, self.dtype, self.threads = cells, B, dtype, threads
+        self.I, self.outputs = first.call.c.input_size, last.call.c.output_size
+        self.type_number = cnp.NPY_FLOAT if dtype == np.float32 else cnp.NPY_DOUBLE
+
+    def step(self, x, out, list extra not None):
+        """Take one step of x, (B, I), or (I,) where B is 1; returns `out`, or a new array if it is None."""
+        cdef Arrays a = arrays_of(self.type_number)
+        cdef const void *xs = take(&a, x, ANY, ANY)
+        cdef void *ys
+        cdef int ndim
+        if xs == NULL or not fits(x, self.B, 1, self.I):
+            x = checks.step_input(x, self.dtype, self.B, self.I)
+            a = arrays_of(self.type_number)
+            xs = take(&a, x, ANY, ANY)
+        ndim = cnp.PyArray_NDIM(<cnp.ndarray>x)
+        if out is None:
+            out = new(&a, &ys, ndim, self.outputs if ndim == 1 else self.B, self.outputs)
+        else:
+            ys = take(&a, out, ndim, ANY)
+            if ys == NULL or not fits(out, self.B, 1, self.outputs) or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out):
+                checks.refuse_step_output(out, self.dtype, ndim, self.B, self.outputs)
+            if overlap(x, out):
+                checks.refuse_overlap("out", "x")
+        self.advance(xs, ys, 1, extra)
+        return out
+
+    def run(self, x, y, Py_ssize_t T, list extra not None):
+        """Take the T steps of x (T, B, I); the outputs go to y (T, B, size)."""
+        self.advance(data_of(x), <void *>data_of(y), T, extra)
+
+    cdef int advance(self, const void *x, void *y, Py_ssize_t T, list extra) except -1:
+        cdef Py_ssize_t i, n = len(self.cells)
+        cdef StreamCell cell
+        between = None  # the outputs of a layer, which are the inputs of the next one
+        for i in range(n - 1):
+            cell = self.cells[i]
+            outputs = np.empty((T, self.B, cell.call.c.output_size), self.dtype)
+            cell.run(x, <void *>data_of(outputs), T, extra, self.threads)
+            between, x = outputs, data_of(outputs)
+        cell = self.cells[n - 1]
+        return cell.run(x, y, T, extra, self.threads)

@@ -9,7 +9,9 @@ from .abi cimport (
     RNNFAST_FORWARD, rnnfast_flush_enter, rnnfast_flush_leave, rnnfast_kernels, rnnfast_packed, rnnfast_step,
     rnnfast_weights,
 )
-from .arrays cimport ANY, Arrays, Block, Rows, arrays_of, from_row, new, no_rows, row, rows_in, rows_of, shape_of, take
+from .arrays cimport (
+    ANY, Arrays, Block, Rows, arrays_of, fits, from_row, new, no_rows, overlap, row, rows_in, rows_of, shape_of, take,
+)
 from .config cimport Packed, alloc, cell_of, flops_of, free, packed, padded, share, table, useful_threads
 from .passes cimport Weights, take_weights
 from .sequence cimport Pass, forward_block, run_blocks, start_pass
@@ -131,7 +133,7 @@ cdef class Steps:
         cdef const void *xs = take(&a, x, ANY, ANY)
         cdef void *ys
         cdef int ndim
-        if xs == NULL or not self.fits(x, 1, I):
+        if xs == NULL or not fits(x, self.B, 1, I):
             x = checks.step_input(x, self.dtype, self.B, I)
             a = self.arrays()
             xs = take(&a, x, ANY, ANY)
@@ -140,9 +142,9 @@ cdef class Steps:
             out = new(&a, &ys, ndim, P if ndim == 1 else self.B, P)
         else:
             ys = take(&a, out, ndim, ANY)
-            if ys == NULL or not self.fits(out, 1, P) or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out):
+            if ys == NULL or not fits(out, self.B, 1, P) or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out):
                 checks.refuse_step_output(out, self.dtype, ndim, self.B, P)
-            if overlap(<cnp.ndarray>x, <cnp.ndarray>out):
+            if overlap(x, out):
                 checks.refuse_overlap("out", "x")
         self.advance(xs, ys)
         return out
@@ -170,7 +172,7 @@ cdef class Steps:
         cdef const void *xs = take(&a, x, ANY, ANY)
         cdef void *ys
         cdef int ndim
-        if self.rows_first or xs == NULL or not self.fits(x, 2, I):
+        if self.rows_first or xs == NULL or not fits(x, self.B, 2, I):
             x = checks.chunk_input(x, self.dtype, self.B, I, self.rows_first)
             a = self.arrays()
             xs = take(&a, x, ANY, ANY)
@@ -211,15 +213,6 @@ cdef class Steps:
     cdef inline Arrays arrays(self) noexcept:
         return arrays_of(cnp.NPY_FLOAT if self.k.size == 4 else cnp.NPY_DOUBLE)
 
-    cdef bint fits(self, object given, int inner, Py_ssize_t n) noexcept:
-        """Whether the shape is (..., n) with `inner` axes at its end, or, before n, (..., B, n)."""
-        cdef cnp.ndarray array = <cnp.ndarray>given
-        cdef int ndim = cnp.PyArray_NDIM(array)
-        cdef const cnp.npy_intp *shape = cnp.PyArray_DIMS(array)
-        if ndim == inner + 1:
-            return shape[inner - 1] == self.B and shape[inner] == n
-        return ndim == inner and self.B == 1 and shape[inner - 1] == n
-
     cdef void advance(self, const void *x, void *y) noexcept:
         if self.B == 0:
             return
@@ -253,12 +246,6 @@ cdef class Steps:
         else:
             job.k, job.w, job.step, job.parts = self.k, w, s, threads
             share(threads, threads, True, step_rows, &job)
-
-
-cdef inline bint overlap(cnp.ndarray a, cnp.ndarray b) noexcept:
-    cdef const char *first = cnp.PyArray_BYTES(a)
-    cdef const char *second = cnp.PyArray_BYTES(b)
-    return first < second + cnp.PyArray_NBYTES(b) and second < first + cnp.PyArray_NBYTES(a)
 
 
 # ---- The rows of a step, shared among threads.
