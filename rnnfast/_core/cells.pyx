@@ -16,10 +16,9 @@ from .cells cimport (
 )
 from .config cimport alloc, free, padded
 from .sequence cimport (
-    Pass, data_row, give_states, rows_in_step, state_after, state_before, take_states, worth_projecting, zero_padding,
+    Pass, data_row, give_states, projected_rows, rows_in_step, state_after, state_before, steps_ahead, take_states,
+    worth_projecting, zero_padding,
 )
-
-cdef Py_ssize_t PROJECT_ROWS = 96  # of x, multiplied by its weights at a time
 
 
 # What a block works in.
@@ -37,7 +36,7 @@ cdef Py_ssize_t divide(const CellPass *c, Py_ssize_t rows, bint turns, char *mem
     """Divide a block of memory; returns the bytes it takes."""
     cdef Block b
     cdef int i, size = c.f.k.size
-    cdef Py_ssize_t ahead = min(max(PROJECT_ROWS // max(rows, 1), 1), c.f.T) * rows if projects(c, rows) else 0
+    cdef Py_ssize_t ahead = projected_rows(&c.f, rows) if projects(c, rows) else 0
     b.start, b.used = memory, 0
     s.arrays = <rnnfast_array *>rows_in(&b, FIRST_STATE_ARRAY + STATE_ARRAYS * c.states, sizeof(rnnfast_array), 1).data
     s.turn = <Rows *>rows_in(&b, 2 * c.states, sizeof(Rows), 1).data
@@ -293,17 +292,8 @@ cdef inline void set_factor(const CellPass *c, const Scratch *scratch, const Fac
 cdef Py_ssize_t project(const CellPass *c, const Scratch *scratch, Py_ssize_t b0, Py_ssize_t b1,
                         Py_ssize_t s) noexcept nogil:
     """Begin the sums of the steps from s on that fit, with what x adds to them; returns the first step that does not."""
-    cdef Py_ssize_t limit = min(max(PROJECT_ROWS // (b1 - b0), 1), c.f.T) * (b1 - b0), rows = 0, n, first, i
+    cdef Py_ssize_t rows, i, until = steps_ahead(&c.f, b0, b1, s, scratch.x_index, &rows)
     cdef rnnfast_product p
-    while s < c.f.T:
-        n = rows_in_step(&c.f, s, b0, b1)
-        if rows + n > limit:
-            break
-        first = data_row(&c.f, s) + b0
-        for i in range(n):
-            scratch.x_index[rows + i] = first + i if c.f.row_index == NULL else c.f.row_index[first + i]
-        rows += n
-        s += 1
     p.rows, p.factors, p.factor, p.whole_vectors, p.c_row_index = rows, 1, scratch.factor, True, NULL
     p.c_stride = c.code.projected
     for i in range(c.code.products):
@@ -314,7 +304,7 @@ cdef Py_ssize_t project(const CellPass *c, const Scratch *scratch, Py_ssize_t b0
             scratch.factor.row_index, scratch.factor.K = scratch.x_index, c.input_size
             scratch.factor.weights = packed_weights(c, &c.code.factor[c.code.product[i].first_factor])
             c.f.k.multiply(&p)
-    return s
+    return until
 
 
 cdef void give_outputs(const CellPass *c, const Scratch *scratch, Py_ssize_t rows, Py_ssize_t data) noexcept nogil:

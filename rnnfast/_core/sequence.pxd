@@ -37,6 +37,9 @@ cdef struct Pass:
 cdef Pass start_pass(const rnnfast_kernels *k, const rnnfast_packed *w, Py_ssize_t T, Py_ssize_t B,
                      Py_ssize_t N) noexcept
 cdef double flops(const Pass *f) noexcept nogil
+cdef Py_ssize_t projected_rows(const Pass *f, Py_ssize_t rows) noexcept nogil
+cdef Py_ssize_t steps_ahead(const Pass *f, Py_ssize_t b0, Py_ssize_t b1, Py_ssize_t s, Py_ssize_t *x_index,
+                            Py_ssize_t *rows) noexcept nogil
 cdef bint worth_projecting(const Pass *f, Py_ssize_t rows) noexcept nogil
 cdef void zero_padding(const Pass *f, const Rows *array, Py_ssize_t n, Py_ssize_t first,
                        Py_ssize_t last) noexcept nogil

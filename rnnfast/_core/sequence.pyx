@@ -112,7 +112,7 @@ cdef inline bint projects_ahead(const Pass *f, Py_ssize_t rows) noexcept nogil:
     return worth_projecting(f, rows) or (f.T > 1 and 4 * f.k.lanes * f.k.size * (f.w.I + f.w.P) > LARGE_PANEL)
 
 
-cdef inline Py_ssize_t projected_rows(const Pass *f, Py_ssize_t rows) noexcept nogil:
+cdef Py_ssize_t projected_rows(const Pass *f, Py_ssize_t rows) noexcept nogil:
     return min(max(PROJECT_ROWS // max(rows, 1), 1), f.T) * rows
 
 
@@ -201,7 +201,8 @@ cdef void forward_steps(const Pass *f, Py_ssize_t b0, Py_ssize_t b1, const Forwa
             step.x, step.y = row(&f.x, data), row(&f.y, data)
         if ahead:
             if s == projected_until:
-                projected_until = project_steps(f, b0, b1, s, scratch)
+                projected_until = steps_ahead(f, b0, b1, s, scratch.x_index, &projected)
+                f.k.project(f.w, projected, f.x.data, scratch.x_index, scratch.x_projected.data)
                 projected = 0
             step.x_projected = row(&scratch.x_projected, projected)
             projected += step.rows
@@ -254,20 +255,17 @@ cdef inline void zero_some_padding(const Pass *f, Padding *p, Py_ssize_t steps) 
     p.first += n
 
 
-cdef Py_ssize_t project_steps(const Pass *f, Py_ssize_t b0, Py_ssize_t b1, Py_ssize_t s,
-                              const ForwardScratch *scratch) noexcept nogil:
-    """Compute bias + w_ih x of the steps from s on that fit; returns the first step that does not."""
-    cdef Py_ssize_t limit = projected_rows(f, b1 - b0), rows = 0, n, first, i
-    while s < f.T:
-        n = rows_in_step(f, s, b0, b1)
-        if rows + n > limit:
-            break
-        first = data_row(f, s) + b0
+cdef Py_ssize_t steps_ahead(const Pass *f, Py_ssize_t b0, Py_ssize_t b1, Py_ssize_t s, Py_ssize_t *x_index,
+                            Py_ssize_t *rows) noexcept nogil:
+    """The rows of x of the steps from s on that fit; returns the first step that does not."""
+    cdef Py_ssize_t limit = projected_rows(f, b1 - b0), n, first, i
+    rows[0] = 0
+    while s < f.T and rows[0] + rows_in_step(f, s, b0, b1) <= limit:
+        n, first = rows_in_step(f, s, b0, b1), data_row(f, s) + b0
         for i in range(n):
-            scratch.x_index[rows + i] = first + i if f.row_index == NULL else f.row_index[first + i]
-        rows += n
+            x_index[rows[0] + i] = first + i if f.row_index == NULL else f.row_index[first + i]
+        rows[0] += n
         s += 1
-    f.k.project(f.w, rows, f.x.data, scratch.x_index, scratch.x_projected.data)
     return s
 
 
