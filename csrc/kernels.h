@@ -17,6 +17,7 @@
 #include "lstm.h"
 #include "lstm_step.h"
 #include "weight_grads.h"
+#include "operations.h"
 #include "program.h"
 #include "product.h"
 

@@ -1,181 +1,7 @@
 /* The interpreter of point programs (rnnfast.h): what a cell of the user's own computes between its products.
  *
- * An instruction works on all rows of a chunk before the next one, so its dispatch is paid once for many vectors. Each
- * element of a result is one operation, or one fused multiply-add, and sums over units add in one order. So no bit
- * depends on how rows are cut into chunks. Lanes beyond a vector's units hold anything; a sum over units leaves them
- * out, and a masked result has zeros there. */
-
-/* The operands of one instruction on the rows of a chunk. `step` is L, or 0 where all vectors are the same one. */
-typedef struct { real *at; ptrdiff_t stride, step; } place_t;
-typedef struct {
-  ptrdiff_t rows, size, inner;
-  place_t to, a, b, c;
-} operation_t;
-
-/* to = f(a, b, c), vector by vector. The copy of the operation can stay in registers: a store may change *o for all that
- * the compiler knows. */
-INLINE void for_each(const operation_t *o, V (*f)(V a, V b, V c)) {
-  const operation_t p = *o;
-  const ptrdiff_t vectors = vectors_for(p.size);
-  for (ptrdiff_t r = 0; r < p.rows; r++) {
-    const real *a = p.a.at + r * p.a.stride, *b = p.b.at + r * p.b.stride, *c = p.c.at + r * p.c.stride;
-    real *to = p.to.at + r * p.to.stride;
-    for (ptrdiff_t v = 0; v < vectors; v++, a += p.a.step, b += p.b.step, c += p.c.step)
-      store(to + v * L, f(load(a), load(b), load(c)));
-  }
-}
-
-/* Where the next vector of an operand and of the result is: in this row, or at the start of the next one. */
-typedef struct {
-  const real *a;
-  real *to;
-  ptrdiff_t v, vectors, a_step, next_a, next_to;
-} cursor_t;
-
-/* f on the next n vectors. */
-INLINE void next_vectors(cursor_t *c, int n, void (*f)(int n, V *a)) {
-  real *to[4];
-  V x[4];
-  UNROLL for (int i = 0; i < n; i++) {
-    x[i] = load(c->a), to[i] = c->to;
-    c->a += c->a_step, c->to += L;
-    if (++c->v == c->vectors) c->v = 0, c->a += c->next_a, c->to += c->next_to;
-  }
-  f(n, x);
-  UNROLL for (int i = 0; i < n; i++) store(to[i], x[i]);
-}
-
-/* Four vectors at a time, of one row or of several, because a chain of operations has to wait for each of its results.
- * `f` changes n vectors in place. */
-INLINE void for_each_four(const operation_t *o, void (*f)(int n, V *a)) {
-  const ptrdiff_t vectors = vectors_for(o->size), all = vectors * o->rows;
-  cursor_t c = {o->a.at, o->to.at, 0, vectors, o->a.step, o->a.stride - vectors * o->a.step,
-                o->to.stride - vectors * L};
-  ptrdiff_t i = 0;
-  for (; i + 4 <= all; i += 4) next_vectors(&c, 4, f);
-  for (; i < all; i++) next_vectors(&c, 1, f);
-}
-
-/* ---- Element by element. NaN in an operand is NaN in the result, but for comparisons. */
-
-INLINE V truth(VI mask) { return (V)(mask & (VI)splat(1)); }
-INLINE V op_spread(V a, V b, V c) { (void)b, (void)c; return a; }
-INLINE V op_add(V a, V b, V c) { (void)c; return a + b; }
-INLINE V op_sub(V a, V b, V c) { (void)c; return a - b; }
-INLINE V op_mul(V a, V b, V c) { (void)c; return a * b; }
-INLINE V op_div(V a, V b, V c) { (void)c; return a / b; }
-INLINE V op_minimum(V a, V b, V c) { (void)c; return blend(a < b, a, blend(a != a, a, b)); }
-INLINE V op_maximum(V a, V b, V c) { (void)c; return blend(a > b, a, blend(a != a, a, b)); }
-INLINE V op_less(V a, V b, V c) { (void)c; return truth(a < b); }
-INLINE V op_less_equal(V a, V b, V c) { (void)c; return truth(a <= b); }
-INLINE V op_equal(V a, V b, V c) { (void)c; return truth(a == b); }
-INLINE V op_not_equal(V a, V b, V c) { (void)c; return truth(a != b); }
-INLINE V op_neg(V a, V b, V c) { (void)b, (void)c; return -a; }
-INLINE V op_relu(V a, V b, V c) { (void)b, (void)c; return vmax(splat(0), a); }
-INLINE V op_abs(V a, V b, V c) { (void)b, (void)c; return (V)((VI)a & ~(VI)splat(-(real)0)); }
-INLINE V op_where(V a, V b, V c) { return blend(a != splat(0), b, c); }
-INLINE V op_multiply_add(V a, V b, V c) { return vfma(a, b, c); }
-INLINE V op_multiply_sub(V a, V b, V c) { return vfma(a, b, -c); }
-INLINE V op_subtract_product(V a, V b, V c) { return vfma(-a, b, c); }
-/* The gradient at the argument of a sigmoid, or tanh, from that of its value b. */
-INLINE V op_sigmoid_back(V a, V b, V c) { (void)c; return a * vfma(-b, b, b); }
-INLINE V op_tanh_back(V a, V b, V c) { (void)c; return vfma(-a, b * b, a); }
-/* The same if the gradient of the value c is a product. */
-INLINE V op_sigmoid_back_product(V a, V b, V c) { return op_sigmoid_back(a * b, c, c); }
-INLINE V op_tanh_back_product(V a, V b, V c) { return op_tanh_back(a * b, c, c); }
-
-/* ---- Functions. */
-
-INLINE void f_sigmoid(int n, V *a) { activate(n, ALL_SIGMOID, a); }
-INLINE void f_tanh(int n, V *a) { activate(n, ALL_TANH, a); }
-INLINE void f_exp(int n, V *a) { vexp(n, a); }
-
-/* A function of the C library, or one that the compiler knows, lane by lane. */
-INLINE V by_lanes(V x, real (*f)(real)) {
-  real lane[L] __attribute__((aligned(VECTOR_BYTES)));
-  store(lane, x);
-  for (int l = 0; l < L; l++) lane[l] = f(lane[l]);
-  return load(lane);
-}
-
-INLINE void f_sqrt(int n, V *a) {
-  UNROLL for (int i = 0; i < n; i++) a[i] = by_lanes(a[i], real_sqrt);
-}
-INLINE void f_log(int n, V *a) {
-  UNROLL for (int i = 0; i < n; i++) a[i] = by_lanes(a[i], real_log);
-}
-
-/* max(a, 0) + log(1 + e^-|a|), which does not overflow. */
-INLINE void f_softplus(int n, V *a) {
-  UNROLL for (int i = 0; i < n; i++) {
-    V e = -op_abs(a[i], a[i], a[i]);
-    vexp(1, &e);
-    a[i] = vmax(splat(0), a[i]) + by_lanes(e, real_log1p);
-  }
-}
-
-/* ---- Over the units of a row. */
-
-/* The sum, or the largest, of a row, in all lanes of the result. Vectors are added one after the other, then lanes. */
-INLINE void reduce_rows(const operation_t *o, V start, V (*f)(V a, V b, V c)) {
-  for (ptrdiff_t r = 0; r < o->rows; r++) {
-    const real *a = o->a.at + r * o->a.stride;
-    V all = start;
-    ptrdiff_t u = 0;
-    for (; u + L <= o->size; u += L) all = f(all, load(a + u), start);
-    if (u < o->size) {
-      const VI inside = lane_numbers() < (real_int)(o->size - u) - (VI){0};
-      all = f(all, blend(inside, load(a + u), start), start);
-    }
-    real lane[L];
-    store(lane, all);
-    for (int n = L / 2; n; n /= 2)
-      for (int i = 0; i < n; i++) lane[i] = f(splat(lane[i]), splat(lane[i + n]), start)[0];
-    store(o->to.at + r * o->to.stride, splat(lane[0]));
-  }
-}
-
-/* ---- Outer products: p[i][j] = a[i] b[j], j from 0 to `inner`. */
-
-INLINE void outer_rows(const operation_t *o) {
-  for (ptrdiff_t r = 0; r < o->rows; r++) {
-    const real *a = o->a.at + r * o->a.stride, *b = o->b.at + r * o->b.stride;
-    real *to = o->to.at + r * o->to.stride;
-    for (ptrdiff_t i = 0; i * o->inner < o->size; i++)
-      for (ptrdiff_t j = 0; j < o->inner; j++) to[i * o->inner + j] = a[i] * b[j];
-  }
-}
-
-/* From the gradient of p, in a: that of the first factor, if the second one is in b. */
-INLINE void outer_left_rows(const operation_t *o) {
-  for (ptrdiff_t r = 0; r < o->rows; r++) {
-    const real *p = o->a.at + r * o->a.stride, *b = o->b.at + r * o->b.stride;
-    real *to = o->to.at + r * o->to.stride;
-    const ptrdiff_t n = o->size / o->inner;
-    for (ptrdiff_t i = 0; i < n; i++) {
-      real sum = 0;
-      for (ptrdiff_t j = 0; j < o->inner; j++) sum += p[i * o->inner + j] * b[j];
-      if (n == 1) store(to, splat(sum));
-      else to[i] = sum;
-    }
-  }
-}
-
-/* That of the second factor, if the first one is in b. */
-INLINE void outer_right_rows(const operation_t *o) {
-  for (ptrdiff_t r = 0; r < o->rows; r++) {
-    const real *p = o->a.at + r * o->a.stride, *b = o->b.at + r * o->b.stride;
-    real *to = o->to.at + r * o->to.stride;
-    for (ptrdiff_t j = 0; j < o->inner; j++) {
-      real sum = 0;
-      for (ptrdiff_t i = 0; i * o->inner < o->size; i++) sum += p[i * o->inner + j] * b[i];
-      if (o->inner == 1) store(to, splat(sum));
-      else to[j] = sum;
-    }
-  }
-}
-
-/* ---- The interpreter. */
+ * An instruction works on all rows of a chunk before the next one (operations.h). A masked result has zeros in the
+ * lanes beyond its units. */
 
 static void run_operation(int operation, const operation_t *o) {
   switch (operation) {
@@ -210,8 +36,11 @@ static void run_operation(int operation, const operation_t *o) {
     case RNNFAST_OUTER: outer_rows(o); break;
     case RNNFAST_OUTER_LEFT: outer_left_rows(o); break;
     case RNNFAST_OUTER_RIGHT: outer_right_rows(o); break;
-    case RNNFAST_TOTAL: reduce_rows(o, splat(0), op_add); break;
-    case RNNFAST_LARGEST: reduce_rows(o, -1 / splat(0), op_maximum); break;
+    case RNNFAST_TOTAL: reduce_rows(o, splat(0), add_number); break;
+    case RNNFAST_LARGEST: reduce_rows(o, -1 / splat(0), take_larger); break;
+    case RNNFAST_INVERSE_DEVIATION: inverse_deviation_rows(o); break;
+    case RNNFAST_NORMALIZED: normalized_rows(o); break;
+    case RNNFAST_NORMALIZED_BACK: normalized_back_rows(o); break;
   }
 }
 

@@ -31,6 +31,11 @@ def _where(condition: Array, a: Array, b: Array) -> Array:
     return chosen
 
 
+def _centred(a: Array) -> Array:
+    centred: Array = a - a.mean(axis=1, keepdims=True)
+    return centred
+
+
 def _outer(a: Array, b: Array) -> Array:
     return (a[:, :, None] * b[:, None, :]).reshape(len(a), a.shape[1] * b.shape[1])
 
@@ -59,6 +64,8 @@ FORWARD: dict[str, Callable[..., Array]] = {
     "outer": _outer,
     "total": lambda a: a.sum(axis=1, keepdims=True),
     "largest": lambda a: a.max(axis=1, keepdims=True),
+    "inverse_deviation": lambda a, eps: 1 / np.sqrt(a.var(axis=1, keepdims=True) + eps),
+    "normalized": lambda a, scale: _centred(a) * scale,
 }
 
 
@@ -96,6 +103,8 @@ BACKWARD: dict[str, Callable[..., tuple[Array, ...]]] = {
     "where": lambda y, d, c, a, b: (0 * d, d * (c != 0), d * (c == 0)),
     "outer": lambda y, d, a, b: _outer_back(a, b, d),
     "total": lambda y, d, a: (d,),
+    "inverse_deviation": lambda y, d, a, eps: (-d * y**3 * _centred(a) / a.shape[1], -d * y**3 / 2),
+    "normalized": lambda y, d, a, scale: (_centred(d) * scale, d * _centred(a)),
 }  # fmt: skip
 
 

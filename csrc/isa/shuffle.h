@@ -19,7 +19,8 @@
 #endif
 
 /* Lanes of a, then of b behind them. ZIP takes lanes of a and b in turn, from the lower or upper half of every group
- * of `size` lanes; PICK takes every other group. */
+ * of `size` lanes; PICK takes every other group. SWAP takes each lane's partner at that distance. */
 #define ZIP(l, size, half) ((l) / (size) * (size) + (l) % (size) / 2 + (half) * (size) / 2 + (l) % 2 * LANES)
 #define PICK(l, size, half) ((l) + (l) / (size) * (size) + (half) * (size))
+#define SWAP(l, distance, half) ((l) ^ (distance) % LANES)
 #define SHUFFLE(a, b, ORDER, size, half) __builtin_shufflevector(a, b, EACH_LANE(ORDER, size, half))

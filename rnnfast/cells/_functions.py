@@ -95,8 +95,7 @@ def mean(v: Operand) -> Expression:
 
 def normalize(v: Expression, eps: float = 1e-5) -> Expression:
     """Return ``(v - mean(v)) / sqrt(variance(v) + eps)`` over the units of each row."""
-    centred = v - mean(v)
-    return centred / sqrt(mean(centred * centred) + eps)
+    return apply("normalized", v, apply("inverse_deviation", v, eps))
 
 
 def softmax(v: Expression) -> Expression:

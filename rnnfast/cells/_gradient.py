@@ -217,6 +217,11 @@ def _total(g: Graph, v: Value, d: Value) -> tuple[Value | None, ...]:
     return (d,)  # of size 1: it is broadcast where it is used
 
 
+def _normalized(g: Graph, v: Value, d: Value) -> tuple[Value | None, ...]:
+    """By way of the deviation too, so that one has no gradient of its own."""
+    return g.apply("normalized_back", g.spread(d, v.size), v, v.args[1]), None
+
+
 def _nothing(g: Graph, v: Value, d: Value) -> tuple[Value | None, ...]:
     return (None,) * len(v.args)
 
@@ -225,6 +230,6 @@ RULES: dict[str, Rule] = {
     "add": _add_rule, "sub": _sub, "mul": _mul, "div": _div, "neg": _neg, "sigmoid": _sigmoid,
     "tanh": _tanh, "relu": _relu, "exp": _exp, "log": _log, "sqrt": _sqrt, "softplus": _softplus,
     "abs": _abs, "minimum": _extremum, "maximum": _extremum, "where": _where, "outer": _outer,
-    "total": _total, "largest": _nothing, "less": _nothing, "less_equal": _nothing,
-    "equal": _nothing, "not_equal": _nothing,
+    "total": _total, "normalized": _normalized, "largest": _nothing, "less": _nothing,
+    "less_equal": _nothing, "equal": _nothing, "not_equal": _nothing,
 }  # fmt: skip

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 Initial = float | Callable[[np.random.Generator, int], NDArray[Any]]  # of a vector of some size
 
 LEAVES = "x", "state", "extra", "vector", "const", "given"
-REDUCTIONS = "total", "largest"
+REDUCTIONS = "total", "largest", "inverse_deviation"  # one number for all units of a row
 # Sizes to trace a cell with before any are known: primes that no one chooses.
 SOME_I, SOME_H = 1_000_003, 1_000_033
 
@@ -115,7 +115,7 @@ class Graph:
                     return other
         if kind in ("add", "sub") and args[1].kind == "const" and args[1].number == 0:
             return args[0]
-        if kind in REDUCTIONS and args[0].size == 1:
+        if kind in ("total", "largest") and args[0].size == 1:
             return args[0]
         if kind == "add" and args[1].kind == "neg":
             return self.apply("sub", args[0], *args[1].args)

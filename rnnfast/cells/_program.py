@@ -14,13 +14,13 @@ from typing import NamedTuple
 
 from ._graph import REDUCTIONS, Value
 
-# The order of the operations in csrc/program.h.
+# The order of the operations in csrc/rnnfast.h.
 OPERATIONS = (
     "spread", "add", "sub", "mul", "div", "minimum", "maximum", "less", "less_equal", "equal",
     "not_equal", "neg", "sigmoid", "tanh", "relu", "exp", "log", "sqrt", "softplus", "abs", "where",
     "multiply_add", "multiply_sub", "subtract_product", "sigmoid_back", "tanh_back",
     "sigmoid_back_product", "tanh_back_product", "outer", "outer_left", "outer_right", "total",
-    "largest",
+    "largest", "inverse_deviation", "normalized", "normalized_back",
 )  # fmt: skip
 NUMBER_OF = {name: i for i, name in enumerate(OPERATIONS)}
 # The arrays that places are in, of any program; each state adds four (see `state_array`).
@@ -154,7 +154,7 @@ class Code:
         else:
             place = self._local[id(value)] = self.scratch.take(value.size)
         self.places[id(value)] = place
-        size = value.size if operation not in ("total", "largest") else args[0].size
+        size = args[0].size if operation in REDUCTIONS else value.size
         if operation in ("outer_left", "outer_right"):
             size = args[0].size
         inner = args[-1].size if operation in ("outer", "outer_left", "outer_right") else 0

@@ -113,3 +113,37 @@ def test_what_is_beyond_the_units_touches_nothing(H: int, dtype: Any) -> None:
     assert all(np.isfinite(g).all() for g in [grads.x, *grads.state, *grads.params.values()])
     total = apply(lambda a, b: cells.total(a) + 0 * a, h, h)[0]
     np.testing.assert_allclose(total, np.broadcast_to(h.sum(1, keepdims=True), h.shape), rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("H", [1, 2, 3, 7, 8, 9, 16, 31, 32, 33, 65, 131])
+def test_rows_of_any_size_are_normalised(H: int, dtype: Any) -> None:
+    """Sums run over four vectors at a time: every remainder counts. Far from 0 nothing is lost."""
+    rng = np.random.default_rng(H)
+    a, b = (rng.standard_normal((3, H)).astype(dtype) + dtype(k) for k in (30, 0))
+    y, da, db = apply(lambda a, b: cells.normalize(a, 0.1) * b, a, b)
+    exact, weight = a.astype(np.float64), b.astype(np.float64)
+    centred = exact - exact.mean(axis=1, keepdims=True)
+    scale = 1 / np.sqrt(np.square(centred).mean(axis=1, keepdims=True) + 0.1)
+    slope = (weight * centred).mean(axis=1, keepdims=True) * scale**2
+    expected = (weight - weight.mean(axis=1, keepdims=True) - slope * centred) * scale
+    bound = 3e-4 if dtype == np.float32 else 1e-12
+    np.testing.assert_allclose(db, centred * scale, rtol=0, atol=bound)
+    np.testing.assert_allclose(y, centred * scale * weight, rtol=0, atol=bound)
+    np.testing.assert_allclose(da, expected, rtol=0, atol=bound)
+    total = apply(lambda a, b: cells.total(a) + 0 * b, a, b)[0]
+    np.testing.assert_allclose(total[:, 0], exact.sum(axis=1), rtol=1e-6)
+    weights = np.exp(centred - centred.max(axis=1, keepdims=True))
+    y, _, _ = apply(lambda a, b: cells.softmax(a) + 0 * b, a, b)
+    np.testing.assert_allclose(y, weights / weights.sum(axis=1, keepdims=True), rtol=0, atol=bound)
+
+
+@pytest.mark.parametrize("H", [1, 5, 40])
+def test_normalised_nan_stays_in_its_row(H: int) -> None:
+    a = np.random.default_rng(0).standard_normal((3, H))
+    a[1, H // 2] = nan
+    y, da, _ = apply(lambda a, b: cells.normalize(a) * b, a, np.ones_like(a))
+    assert np.isnan(y[1]).all()
+    assert np.isnan(da[1]).all()
+    assert np.isfinite(y[[0, 2]]).all()
+    assert np.isfinite(da[[0, 2]]).all()

@@ -31,6 +31,8 @@ OPERATIONS: dict[str, Any] = {name: getattr(torch, name) for name in NAMES} | {
     "outer": lambda a, b: (a[:, :, None] * b[:, None, :]).flatten(1),
     "total": lambda a: a.sum(1, keepdim=True),
     "largest": lambda a: a.detach().amax(1, keepdim=True),
+    "inverse_deviation": lambda a, e: torch.rsqrt(a.var(1, correction=0, keepdim=True) + e),
+    "normalized": lambda a, scale: (a - a.mean(1, keepdim=True)) * scale,
 }
 
 
