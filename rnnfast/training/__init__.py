@@ -33,12 +33,12 @@ from .bptt import GradientThroughTime, gradient_through_time, streams, windows
 from .checkpoint import load_checkpoint, save_checkpoint
 from .clip import clip_norm, clip_value, global_norm
 from .ctc import ctc_decode, ctc_loss
-from .data import length_mask, minibatches, pad
+from .data import minibatches, pad
 from .dropout import Dropout
 from .fit import fit
 from .gradcheck import gradcheck, gradcheck_layer, numerical_gradient
 from .history import History
-from .losses import sigmoid_cross_entropy, softmax_cross_entropy
+from .losses import length_mask, sigmoid_cross_entropy, softmax_cross_entropy
 from .metrics import accuracy, f1_score, mean_absolute_error, root_mean_squared_error
 from .modules import Embedding, Linear, ModuleGrads
 from .optim import SGD, Adam, AdamW, Optimizer, RMSprop, Rprop

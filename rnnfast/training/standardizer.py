@@ -9,7 +9,7 @@ import numpy as np
 
 from .._core import checks
 from ._array import Array, check_last, check_lengths
-from .data import length_mask
+from .losses import length_mask
 
 
 class Standardizer:
