@@ -5,14 +5,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
 from ._cell_calls import expected_inputs
-from ._modules import Last
+from ._core import checks
+from ._modules import Array, Last
 from ._recurrent import RecurrentLayer
 
+Options = dict[str, Any]  # those of the following that are given
 OPTIONS = "lengths", "resets", "threads"  # what a model hands on to the layers that take it
 
 
@@ -39,6 +41,98 @@ class Port(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.size} numbers per step in {self.dtype}"
+
+
+class Chain:
+    """What is known of layers in a row before they run, and the checks of what goes in.
+
+    Attributes
+    ----------
+    links : list of Link
+    along_time : bool
+        Whether a layer reads along the time axis.
+    batch_first : bool
+        Whether the batch is the first axis; true without a time axis.
+    ends_in_rows : bool
+        Whether a `Last` leaves no time axis.
+    takes_ids : bool
+        Whether an `Embedding` is the first layer.
+    port : Port or None
+        What the first layer takes, if it is known.
+    """
+
+    def __init__(self, links: list[Link]) -> None:
+        _check_sharing(links)
+        _check_order(links)
+        layout = _layout(links)
+        self.links = links
+        self.along_time, self.batch_first = layout is not None, layout is not False
+        self.ends_in_rows = any(isinstance(one.layer, Last) for one in links)
+        self.takes_ids = _takes_ids(links[0].layer)
+        self.port = _check_ports(links)
+
+    @property
+    def ndim(self) -> int | None:
+        """The axes of a batch, where the first layer is known and there is time."""
+        if not self.along_time or not (self.takes_ids or self.port):
+            return None
+        return 2 if self.takes_ids else 3
+
+    def checked(self, x: Any, lengths: Any, resets: Any, threads: int | None) -> Options:
+        """Check the arguments of a pass before anything is done; return the options given."""
+        given = {"lengths": lengths, "resets": resets, "threads": threads}
+        options = {name: value for name, value in given.items() if value is not None}
+        for name in options.keys() - {"threads"}:
+            if not any(name in one.forward_takes for one in self.links):
+                raise ValueError(f"{name} is given, but no layer of the model takes it")
+        self.check_input("x", x)
+        shape, ndim = np.shape(x), self.ndim
+        if ndim is None or not options.keys() - {"threads"}:
+            return options
+        if len(shape) < ndim:
+            checks.no_lengths(lengths, shape)
+        elif lengths is not None:
+            T, B = shape[:2][:: -1 if self.batch_first else 1]
+            options["lengths"] = checks.lengths(lengths, T, B)
+        if resets is not None:
+            axes = shape[:2] if len(shape) == ndim else shape[:1]
+            options["resets"] = checks.mask("resets", resets, "the first axes of x", axes)
+        return options
+
+    def check_input(self, name: str, x: Any) -> None:
+        """Refuse an x that the first layers will refuse, before they do anything."""
+        ndim, port = self.ndim, self.port
+        if port is not None:
+            checks.of_dtype(name, x, port.dtype)
+        shape = np.shape(x)
+        fits = ndim is None or len(shape) in (ndim, ndim - 1)
+        if not fits or (port is not None and shape[-1:] != (port.size,)):
+            raise ValueError(f"{name} has shape {shape}, expected {self._dims()}")
+
+    def batch_axis(self, name: str, x: Array) -> int:
+        """Return the batch axis of an input that is to have one."""
+        axis, ndim = 0 if self.batch_first else 1, self.ndim
+        if x.ndim <= axis or (ndim is not None and x.ndim != ndim):
+            raise ValueError(f"{name} has shape {x.shape}, expected {self._dims(False)}")
+        return axis
+
+    def _dims(self, unbatched: bool = True) -> str:
+        """The expected axes, as a message has them."""
+        if not self.along_time:
+            dims = "(..., I)"
+        else:
+            axes = "B, T" if self.batch_first else "T, B"
+            dims = f"({axes})" if self.takes_ids else f"({axes}, I)"
+            if unbatched:
+                dims += " or (T,)" if self.takes_ids else " or (T, I)"
+        return dims if self.port is None else f"{dims} with I = {self.port.size}"
+
+    def fail(self, one: Link, error: Exception) -> NoReturn:
+        """Say which layer an error is from; what the first one says is about the model's input."""
+        if one is self.links[0]:
+            raise error
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{one.label}, {type(one.layer).__name__}: {error}") from error
 
 
 def label_of(name: str) -> str:
@@ -83,7 +177,7 @@ def predict(layer: Any, x: Any, **options: Any) -> Any:
     return y[0] if isinstance(y, tuple) else y  # a recurrent layer has its state behind
 
 
-def each_once(links: Iterable[Link]) -> None:
+def _check_sharing(links: Iterable[Link]) -> None:
     """Refuse a layer with parameters that stands in two places."""
     first: dict[int, Link] = {}
     for one in links:
@@ -95,12 +189,12 @@ def each_once(links: Iterable[Link]) -> None:
             )
 
 
-def layout(links: Iterable[Link]) -> bool | None:
+def _layout(links: Iterable[Link]) -> bool | None:
     """Whether the batch is the first axis, as the layers along time say; None without such."""
     found: dict[bool, Link] = {}
     along_time = False
     for one in links:
-        if has_time(one.layer):
+        if _has_time(one.layer):
             along_time = True
             if one.layer.batch_first is not None:
                 found.setdefault(one.layer.batch_first, one)
@@ -112,16 +206,16 @@ def layout(links: Iterable[Link]) -> bool | None:
     return next(iter(found), False) if along_time else None
 
 
-def has_time(layer: Any) -> bool:
+def _has_time(layer: Any) -> bool:
     """Whether a layer reads along the time axis."""
     return isinstance(layer, RecurrentLayer | Last)
 
 
-def check_order(links: Iterable[Link]) -> None:
+def _check_order(links: Iterable[Link]) -> None:
     """Refuse a layer along time behind a `Last`, which takes that axis away."""
     last = None
     for one in links:
-        if last is not None and has_time(one.layer):
+        if last is not None and _has_time(one.layer):
             kind = type(one.layer).__name__
             raise ValueError(
                 f"{one.label}, {kind}, needs a time axis, and {last.label}, Last, leaves none; "
@@ -131,7 +225,7 @@ def check_order(links: Iterable[Link]) -> None:
             last = one
 
 
-def check_ports(links: Iterable[Link]) -> Port | None:
+def _check_ports(links: Iterable[Link]) -> Port | None:
     """Refuse layers that do not fit each other; return what the first one takes, if it is known."""
     given: Port | None = None
     giver: Link | None = None
@@ -159,7 +253,7 @@ def _ports(links: Iterable[Link]) -> Iterator[tuple[Link, tuple[Port | None, Por
         if isinstance(layer, RecurrentLayer):
             takes = Port(layer.input_size, layer.dtype)
             yield one, (takes, Port(layer._directions * _output_size(layer), layer.dtype))
-        elif takes_ids(layer):
+        elif _takes_ids(layer):
             yield one, (None, Port(layer.size, layer.params["weight"].dtype))
         elif own:  # Linear
             dtype = layer.params["weight"].dtype
@@ -168,7 +262,7 @@ def _ports(links: Iterable[Link]) -> Iterator[tuple[Link, tuple[Port | None, Por
             yield one, (None, None)
 
 
-def takes_ids(layer: Any) -> bool:
+def _takes_ids(layer: Any) -> bool:
     """Whether it is an `Embedding`; the training kit need not be imported."""
     return type(layer).__module__.startswith("rnnfast.") and hasattr(layer, "count")
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ._chain import Link, predict
+from ._chain import Chain, Link, predict
 from ._core import checks
 from ._core.threads import num_threads, resolve
 from ._modules import Array, Last
@@ -30,15 +30,13 @@ class ModelStream:
         An argument does not fit, or a layer is bidirectional.
     """
 
-    def __init__(
-        self, links: Iterable[Link], batch_first: bool, batch_size: int, threads: int | None
-    ) -> None:
+    def __init__(self, chain: Chain, batch_size: int, threads: int | None) -> None:
         self._batch_size = checks.integer("batch_size", batch_size, 0)
         resolve(threads)
-        self._threads, self.batch_first = threads, batch_first
+        self._threads = threads
         self._parts = [  # (whether it is the stream of a layer, that or a copy of the layer)
             _part(one, self._batch_size, threads)
-            for one in links
+            for one in chain.links
             if not isinstance(one.layer, Last)
         ]
 

@@ -6,19 +6,17 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
-from . import _chain, _saving
-from ._chain import Link
+from . import _saving
+from ._chain import Chain, Link, Options, link, predict
 from ._core import checks
 from ._core.passes import NO_COPY_OF_A_TAPE
 from ._core.threads import num_threads
 from ._model_stream import ModelStream
 from ._modules import Array, Last, ModuleGrads
-
-Options = dict[str, Any]  # those of lengths, resets and threads that are given
 
 
 @dataclass(slots=True, eq=False)
@@ -50,9 +48,6 @@ class Sequential:
     ----------
     layers : tuple
         The layers; `model[i]`, `len(model)` and iteration work too.
-    batch_first : bool
-        Whether the batch is the first axis, as the recurrent layers say. A model without layers
-        along time has it first.
 
     Raises
     ------
@@ -80,15 +75,15 @@ class Sequential:
         if not layers:
             raise ValueError("layers is empty, expected at least one layer")
         self.layers = layers
-        self._links = list(_linked(layers))
-        _chain.each_once(self._links)
-        _chain.check_order(self._links)
-        given = _chain.layout(self._links)
-        self.batch_first = given is not False
-        self._port = _chain.check_ports(self._links)
-        self._takes_ids = _chain.takes_ids(self._links[0].layer)
-        self._along_time = given is not None
-        self._ends_in_rows = any(isinstance(one.layer, Last) for one in self._links)
+        self._chain = Chain(list(_linked(layers)))
+
+    @property
+    def batch_first(self) -> bool:
+        """Whether the batch is the first axis, as the recurrent layers say.
+
+        A model without layers along time has it first.
+        """
+        return self._chain.batch_first
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -109,9 +104,55 @@ class Sequential:
         """
         return {
             f"{one.name}.{name}": array
-            for one in self._links
+            for one in self._chain.links
             for name, array in one.layer.params.items()
         }
+
+    @property
+    def num_parameters(self) -> int:
+        """The numbers in all parameters; arrays that layers share count once."""
+        return sum({id(array): array.size for array in self.params.values()}.values())
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return copies of the parameters by name."""
+        return {name: value.copy() for name, value in self.params.items()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Copy values into the parameters' arrays.
+
+        Parameters
+        ----------
+        state_dict : mapping of str to ndarray
+            Exactly the model's parameters, each with its shape and dtype. What NumPy reads as an
+            array, such as a tensor, will do.
+
+        Raises
+        ------
+        TypeError
+            A value is no array of that dtype.
+        ValueError
+            A name is missing or unexpected, or a shape differs.
+        """
+        params = self.params
+        checks.names("state_dict", state_dict, params)
+        values = {}
+        for name, p in params.items():
+            label = f"state_dict[{name!r}]"
+            values[name] = checks.readable(label, state_dict[name], p.dtype).copy()
+            checks.of_shape(label, values[name], p.shape)
+            checks.of_writeable(f"params[{name!r}]", p)
+        for name, value in values.items():
+            np.copyto(params[name], value)
+
+    def __repr__(self) -> str:
+        lines = [f"Sequential(  # {_counted(self.num_parameters)}"]
+        for number, layer in enumerate(self.layers):
+            kind: Any = type(layer)
+            text = f"{kind.__name__}()" if kind.__repr__ is object.__repr__ else repr(layer)
+            if layer.params and not isinstance(layer, Sequential):
+                text += f"  # {_counted(sum(array.size for array in layer.params.values()))}"
+            lines.append(f"  ({number}): {text}".replace("\n", "\n  "))
+        return "\n".join([*lines, ")"])
 
     # ----------------------------------------------------------------------------------- passes
 
@@ -119,14 +160,14 @@ class Sequential:
         self, x: Any, lengths: Any = None, resets: Any = None, threads: int | None = None
     ) -> Array:
         """Return the prediction, without dropout. Arguments and errors as in `forward`."""
-        options = self._checked(x, lengths, resets, threads)
+        options = self._chain.checked(x, lengths, resets, threads)
         y: Any = x
         with _limit(threads):
-            for one in self._links:
+            for one in self._chain.links:
                 try:
                     y = self._predict(one, y, options)
                 except (TypeError, ValueError) as error:
-                    self._name(one, error)
+                    self._chain.fail(one, error)
         return y  # type: ignore[no-any-return]
 
     def forward(
@@ -162,15 +203,15 @@ class Sequential:
         ValueError
             A shape or a value does not fit, or no layer takes the `lengths` or `resets`.
         """
-        options = self._checked(x, lengths, resets, threads)
+        options = self._chain.checked(x, lengths, resets, threads)
         y: Any = x
         tapes = []
         with _limit(threads):
-            for one in self._links:
+            for one in self._chain.links:
                 try:
                     y, tape = self._forward(one, y, options)
                 except (TypeError, ValueError) as error:
-                    self._name(one, error)
+                    self._chain.fail(one, error)
                 tapes.append(tape)
         return y, ModelTape(self, y.shape, y.dtype, tapes)
 
@@ -220,10 +261,10 @@ class Sequential:
             self._check_like("accumulate", accumulate)
         grads: dict[str, dict[str, Array]] = {}
         with _limit(threads):
-            for one in reversed(self._links):
+            for one in reversed(self._chain.links):
                 found = one.layer.backward(tape.tapes.pop(), dy)
                 dy, grads[one.name] = found.input, found.params
-        params = {f"{o.name}.{n}": g for o in self._links for n, g in grads[o.name].items()}
+        params = {f"{o.name}.{n}": g for o in self._chain.links for n, g in grads[o.name].items()}
         if accumulate is not None:
             for name, gradient in params.items():
                 np.add(accumulate[name], gradient, out=accumulate[name])
@@ -256,20 +297,20 @@ class Sequential:
         """
         batch_size = checks.integer("batch_size", batch_size, 1)
         x = checks.readable("x", x)
-        axis, shape = self._batch_axis("x", x), x.shape
-        lengths = self._checked(x, lengths, None, threads).get("lengths")
+        axis, shape = self._chain.batch_axis("x", x), x.shape
+        lengths = self._chain.checked(x, lengths, None, threads).get("lengths")
         before = (slice(None),) * axis
         pieces = []
         for start in range(0, max(shape[axis], 1), batch_size):
             rows = slice(start, start + batch_size)
             own = None if lengths is None else lengths[rows]
             pieces.append(self(x[*before, rows], own, None, threads))
-        axis = 0 if self._ends_in_rows else axis
+        axis = 0 if self._chain.ends_in_rows else axis
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis)
 
     def stream(self, batch_size: int = 1, threads: int | None = None) -> ModelStream:
         """Return a stream: a snapshot of the weights that takes steps and carries the state."""
-        return ModelStream(self._links, self.batch_first, batch_size, threads)
+        return ModelStream(self._chain, batch_size, threads)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to a file, for `rnnfast.load`; as `save` of the recurrent layers.
@@ -284,7 +325,7 @@ class Sequential:
         if isinstance(one.layer, Last):
             return one.layer._run(x, options.get("lengths"), self.batch_first)[0]
         given = {name: options[name] for name in options if name in one.call_takes}
-        return _chain.predict(one.layer, x, **given)
+        return predict(one.layer, x, **given)
 
     def _forward(self, one: Link, x: Any, options: Options) -> tuple[Any, Any]:
         if isinstance(one.layer, Last):
@@ -292,71 +333,6 @@ class Sequential:
         given = {name: options[name] for name in options if name in one.forward_takes}
         y, *_, tape = one.layer.forward(x, **given)  # a recurrent layer has its state between
         return y, tape
-
-    def _name(self, one: Link, error: Exception) -> NoReturn:
-        """Say which layer an error is from; what the first one says is about the model's input."""
-        if one is self._links[0]:
-            raise error
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"{one.label}, {type(one.layer).__name__}: {error}") from error
-
-    # ----------------------------------------------------------------------------------- checks
-
-    def _checked(self, x: Any, lengths: Any, resets: Any, threads: int | None) -> Options:
-        """Check the arguments of a pass before anything is done; return the options given."""
-        given = {"lengths": lengths, "resets": resets, "threads": threads}
-        options = {name: value for name, value in given.items() if value is not None}
-        for name in options.keys() - {"threads"}:
-            if not any(name in one.forward_takes for one in self._links):
-                raise ValueError(f"{name} is given, but no layer of the model takes it")
-        self._check_input("x", x)
-        shape, ndim = np.shape(x), self._input_ndim
-        if ndim is None or not options.keys() - {"threads"}:
-            return options
-        if len(shape) < ndim:
-            checks.no_lengths(lengths, shape)
-        elif lengths is not None:
-            T, B = shape[:2][:: -1 if self.batch_first else 1]
-            options["lengths"] = checks.lengths(lengths, T, B)
-        if resets is not None:
-            axes = shape[: ndim - 1] if len(shape) == ndim else shape[:1]
-            options["resets"] = checks.mask("resets", resets, "", axes[:2])
-        return options
-
-    @property
-    def _input_ndim(self) -> int | None:
-        """The axes of a batch, where the first layer is known and reads along time."""
-        if not self._along_time or not (self._takes_ids or self._port):
-            return None
-        return 2 if self._takes_ids else 3
-
-    def _check_input(self, name: str, x: Any) -> None:
-        """Refuse an x that the first layers will refuse, before they do anything."""
-        ndim, port = self._input_ndim, self._port
-        if port is not None:
-            checks.of_dtype(name, x, port.dtype)
-        shape = np.shape(x)
-        fits = ndim is None or len(shape) in (ndim, ndim - 1)
-        if not fits or (port is not None and shape[-1:] != (port.size,)):
-            raise ValueError(f"{name} has shape {shape}, expected {self._dims()}")
-
-    def _dims(self, unbatched: bool = True) -> str:
-        """The expected axes, as a message has them."""
-        if not self._along_time:
-            dims = "(..., I)"
-        else:
-            axes = "B, T" if self.batch_first else "T, B"
-            dims = f"({axes})" if self._takes_ids else f"({axes}, I)"
-            if unbatched:
-                dims += " or (T,)" if self._takes_ids else " or (T, I)"
-        return dims if self._port is None else f"{dims} with I = {self._port.size}"
-
-    def _batch_axis(self, name: str, x: Array) -> int:
-        """Return the batch axis of the input, which is to have one."""
-        axis, ndim = 0 if self.batch_first else 1, self._input_ndim
-        if x.ndim <= axis or (ndim is not None and x.ndim != ndim):
-            raise ValueError(f"{name} has shape {x.shape}, expected {self._dims(False)}")
-        return axis
 
     def _check_like(self, what: str, arrays: Mapping[str, Array]) -> None:
         """Raise unless these are writeable arrays like the parameters."""
@@ -374,7 +350,11 @@ def _linked(layers: tuple[Any, ...], prefix: str = "") -> Iterator[Link]:
         if isinstance(layer, Sequential):
             yield from _linked(layer.layers, f"{name}.")
         else:
-            yield _chain.link(name, layer)
+            yield link(name, layer)
+
+
+def _counted(parameters: int) -> str:
+    return f"{parameters:,} parameters"
 
 
 def _limit(threads: int | None) -> AbstractContextManager[None]:

@@ -105,12 +105,12 @@ class Examples:
 
     @property
     def _axis(self) -> int:
-        return 0 if self.model.batch_first else 1
+        return 0 if self.model._chain.batch_first else 1
 
     @property
     def _timed(self) -> bool:
         """Whether the predictions have a time axis."""
-        return self.model._along_time and not self.model._ends_in_rows
+        return self.model._chain.along_time and not self.model._chain.ends_in_rows
 
     def batch(self, rows: Array) -> tuple[Array, Array, Array | None, dict[str, Array]]:
         """Of some sequences x, y, lengths and what else the loss takes."""
@@ -176,7 +176,7 @@ class Examples:
 
     def _hint(self, found: tuple[int, ...]) -> str:
         """What to do if X has the axes of another layout."""
-        if not self.model._along_time or found[:1] != (self.X.shape[1 - self._axis],):
+        if not self.model._chain.along_time or found[:1] != (self.X.shape[1 - self._axis],):
             return ""
         kinds = "batch-first", "time-major"
         now, other = kinds if self._axis == 0 else kinds[::-1]
@@ -186,7 +186,7 @@ class Examples:
         )
 
     def _checked_lengths(self, name: str, lengths: Any) -> Array:
-        if not self.model._along_time:
+        if not self.model._chain.along_time:
             raise ValueError(f"{name} is given, but no layer of the model takes it")
         checked: Array = checks.lengths(lengths, self.X.shape[1 - self._axis], self.count)
         if checked.min() == 0:
@@ -209,10 +209,10 @@ class Examples:
 
 def _check_inputs(model: Sequential, name: str, X: Array) -> None:
     """Refuse what the first layer would refuse in the middle of an epoch."""
-    model._check_input(name, X)
-    if model._takes_ids:
-        check_ids(name, X, model._links[0].layer.count)
-    model._batch_axis(name, X)
+    model._chain.check_input(name, X)
+    if model._chain.takes_ids:
+        check_ids(name, X, model._chain.links[0].layer.count)
+    model._chain.batch_axis(name, X)
 
 
 def _held_out(model: Sequential, validation: Any) -> Examples:
@@ -246,7 +246,7 @@ def _optimizer(model: Sequential, optimizer: Optimizer | None) -> Optimizer:
 def _generators(model: Sequential, rng: Any) -> dict[str, np.random.Generator]:
     """The generators of the layers by the first one's name, but for the one that `fit` has."""
     found: dict[int, tuple[str, np.random.Generator]] = {}
-    for one in model._links:
+    for one in model._chain.links:
         own = getattr(one.layer, "rng", None)
         if isinstance(own, np.random.Generator) and own is not rng:
             found.setdefault(id(own), (one.name, own))
