@@ -110,13 +110,14 @@ class ModelStream:
                 f"state has length {len(given)}, expected {len(streams)}, one per recurrent layer"
             )
         before = self.state
-        try:
-            for stream, part in zip(streams, given, strict=True):
+        for i, (stream, part) in enumerate(zip(streams, given, strict=True)):
+            try:
                 stream.state = part
-        except BaseException:
-            for stream, part in zip(streams, before, strict=True):
-                stream.state = part
-            raise
+            except (TypeError, ValueError) as error:
+                for changed, own in zip(streams[:i], before, strict=False):
+                    changed.state = own
+                kind = TypeError if isinstance(error, TypeError) else ValueError
+                raise kind(f"state[{i}]: {error}") from error
 
     def reset(self, mask: NDArray[np.bool_] | None = None) -> None:
         """Set the states to zero: of all rows, or of those where `mask`, bool (B,), is true.

@@ -14,7 +14,7 @@ from . import _saving
 from ._chain import Chain, Link, Options, link, predict
 from ._core import checks
 from ._core.passes import NO_COPY_OF_A_TAPE
-from ._core.threads import num_threads
+from ._core.threads import num_threads, resolve
 from ._model_stream import ModelStream
 from ._modules import Array, Last, ModuleGrads
 
@@ -359,4 +359,4 @@ def _counted(parameters: int) -> str:
 
 def _limit(threads: int | None) -> AbstractContextManager[None]:
     """The number of threads, also for layers that have no argument for it."""
-    return nullcontext() if threads is None else num_threads(threads)
+    return nullcontext() if threads is None else num_threads(resolve(threads))
