@@ -251,7 +251,7 @@ def first_rows(x: Any) -> Any:
          r"y has shape \(5, 23, 3\), expected \(T, B, ...\) = \(6, 23, ...\): X with shape"),
         (at_every_step, {"y": first_rows(Y_STEPS)}, ValueError,
          r"y has shape \(23, 6, 3\), .* has 23 sequences; give y.swapaxes\(0, 1\)"),
-        (at_every_step, {"X": first_rows(X)}, ValueError, r"has 6 seq.*; give y.swapaxes\(0, 1\) or"),
+        (at_every_step, {"X": first_rows(X)}, ValueError, "has 6 sequences; give y.swapaxes"),
         (at_every_step, {"y": Y_STEPS[-1]}, ValueError, r"y has shape \(23, 3\), expected \(T, B"),
         (from_ids, {"y": [[1], [1, 2]]}, TypeError, "y has type list, which is no array"),
         (from_ids, {"y": Y[:, :1]}, ValueError, r"targets has shape \(23, 1\), expected \(23, 2\)"),
