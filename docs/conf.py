@@ -33,6 +33,9 @@ autodoc_typehints = "none"  # the docstrings have types with shapes
 autosummary_generate = False
 numpydoc_show_class_members = False
 
+smartquotes = False
+
+html_title = f"rnnfast {release}"
 html_theme = "pydata_sphinx_theme"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
@@ -40,6 +43,7 @@ html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {
     "header_links_before_dropdown": 7,
+    "logo": {"text": f"rnnfast {release}"},
     "navbar_end": ["theme-switcher"],
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],

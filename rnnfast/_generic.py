@@ -90,8 +90,9 @@ class Recurrent(RecurrentLayer):
     Examples
     --------
     >>> layer = rnnfast.Recurrent(rnnfast.cells.mgu, input_size=8, hidden_size=32, rng=0)
+    >>> x = np.zeros((100, 16, 8), np.float32)
     >>> y, state, tape = layer.forward(x)
-    >>> grads = layer.backward(tape, dy)
+    >>> grads = layer.backward(tape, np.ones_like(y))
     """
 
     def __init__(

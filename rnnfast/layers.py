@@ -65,8 +65,9 @@ class RNN(BuiltIn[Array]):
     Examples
     --------
     >>> layer = rnnfast.RNN(8, 16, rng=0)
+    >>> x = np.zeros((100, 16, 8), np.float32)
     >>> y, state, tape = layer.forward(x)
-    >>> grads = layer.backward(tape, dy)
+    >>> grads = layer.backward(tape, np.ones_like(y))
     >>> for name, value in layer.params.items():
     ...     value -= 0.01 * grads.params[name]
     """

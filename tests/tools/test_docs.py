@@ -10,11 +10,16 @@ from pathlib import Path
 
 import pytest
 
+import rnnfast
 from rnnfast._core import threads as _threads
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/cells.md", "docs/embedding.md")
-EXTRAS = ("onnx", "torch")  # parts of rnnfast that need the package of that name
+PAGES = [  # all that have Python
+    path.relative_to(ROOT).as_posix()
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    if "\n```python\n" in path.read_text(encoding="utf-8")
+]
+EXTRAS = rnnfast._PARTS  # parts of rnnfast, and the package that each needs
 
 
 def sections(page: str) -> Iterator[tuple[str, str]]:
@@ -50,13 +55,17 @@ def optional_packages(program: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
     packages = {name.partition(".")[0] for name in names}
-    packages |= {e for e in EXTRAS if any(f"{n}.".startswith(f"rnnfast.{e}.") for n in names)}
+    packages |= {
+        package
+        for part, package in EXTRAS.items()
+        if any(f"{name}.".startswith(f"rnnfast.{part}.") for name in names)
+    }
     return packages - {*sys.stdlib_module_names, "numpy", "rnnfast"}
 
 
 def test_the_programs_are_found() -> None:
-    pages = [program.values[0] for program in PROGRAMS]
-    assert set(pages) == set(PAGES)
+    assert {program.values[0] for program in PROGRAMS} == set(PAGES)
+    assert {"README.md", "docs/accuracy.md", "docs/howto/pytorch.md", "docs/cells.md"} <= set(PAGES)
     used = set().union(*(optional_packages(str(program.values[1])) for program in PROGRAMS))
     assert used == {"onnx", "onnxruntime", "safetensors", "torch"}
 
