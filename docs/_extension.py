@@ -79,9 +79,17 @@ def link_names(app: Sphinx, doctree: nodes.document) -> None:
 def leave_unknown(
     app: Sphinx, env: Any, node: addnodes.pending_xref, content: nodes.Element
 ) -> nodes.Element | None:
-    """Code in backticks that names nothing is no link; a name in rnnfast that is not there is an error."""
-    unknown = node["reftype"] == "obj" and not node["reftarget"].startswith("rnnfast.")
-    return content if unknown else None
+    """Code in backticks that names nothing is no link, but a name in rnnfast that is not there is an error.
+
+    `training.fit` is short for `rnnfast.training.fit`.
+    """
+    target = node["reftarget"]
+    if node["reftype"] != "obj" or target.startswith("rnnfast."):
+        return None
+    found = env.domains.python_domain.resolve_xref(
+        env, node["refdoc"], app.builder, "obj", f"rnnfast.{target}", node, content
+    )
+    return found if "." in target and found else content
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -28,6 +28,7 @@ myst_heading_anchors = 3
 
 # The site is built without these packages: what the docstrings say is all that is needed.
 autodoc_mock_imports = ["torch", "rnnfast._core.tensors"]  # the latter asks PyTorch for pointers
+autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings have types with shapes
 autosummary_generate = False
@@ -42,7 +43,7 @@ html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {
-    "header_links_before_dropdown": 7,
+    "header_links_before_dropdown": 6,
     "logo": {"text": f"rnnfast {release}"},
     "navbar_end": ["theme-switcher"],
     "secondary_sidebar_items": ["page-toc"],
@@ -51,4 +52,4 @@ html_theme_options = {
     "show_prev_next": True,
     "show_toc_level": 2,
 }
-html_sidebars = {"index": [], "start": [], "changes": []}
+html_sidebars = {"index": [], "start": []}

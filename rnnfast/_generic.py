@@ -56,7 +56,7 @@ class Recurrent(RecurrentLayer):
     input_size, hidden_size : int
         I and H.
     num_layers : int
-        L. Each layer but the first reads the outputs of the one before, of all directions.
+        L: each layer but the first reads the outputs of the one before, of all directions.
     sizes : dict of str to int or "x", optional
         The sizes of states and extra inputs that differ from H. They go before those of the cell.
     bias : bool

@@ -25,7 +25,7 @@ class RNN(BuiltIn[Array]):
     input_size, hidden_size : int
         I and H.
     num_layers : int
-        L. Each layer but the first reads the outputs of the one before, of all directions.
+        L: each layer but the first reads the outputs of the one before, of all directions.
     nonlinearity : {"tanh", "relu", "sigmoid", "identity"}
         The activation.
     bias : bool
