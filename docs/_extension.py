@@ -35,7 +35,7 @@ NAME = re.compile(r"((?:rnnfast|cells|functional|training)(?:\.\w+)+)(?:\(.*\))?
 
 
 def prepare(app: Sphinx, page: str, source: list[str]) -> None:
-    """Put the file that a page shows in its place, adapt its links, and add the list of children."""
+    """Put the file that a page shows in its place, adapt links, and add the list of children."""
     path = DOCS / f"{page}.md"
     if not path.exists():
         return
@@ -79,9 +79,9 @@ def link_names(app: Sphinx, doctree: nodes.document) -> None:
 def leave_unknown(
     app: Sphinx, env: Any, node: addnodes.pending_xref, content: nodes.Element
 ) -> nodes.Element | None:
-    """Code in backticks that names nothing is no link, but a name in rnnfast that is not there is an error.
+    """Code in backticks that names nothing is no link. `training.fit` is short for the full name.
 
-    `training.fit` is short for `rnnfast.training.fit`.
+    A name that begins with rnnfast and is not there is an error.
     """
     target = node["reftarget"]
     if node["reftype"] != "obj" or target.startswith("rnnfast."):

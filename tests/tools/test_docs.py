@@ -6,6 +6,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ PAGES = [  # all that have Python
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     if "\n```python\n" in path.read_text(encoding="utf-8")
 ]
+CONTINUED = ("docs/start.md",)  # its sections go on from each other
 EXTRAS = rnnfast._PARTS  # parts of rnnfast, and the package that each needs
 
 
@@ -38,14 +40,6 @@ def sections(page: str) -> Iterator[tuple[str, str]]:
     yield heading, "\n".join(program)
 
 
-PROGRAMS = [
-    pytest.param(page, program, id=f"{page}: {heading}")
-    for page in PAGES
-    for heading, program in sections(page)
-    if program.strip()
-]
-
-
 def optional_packages(program: str) -> set[str]:
     """What a program imports beyond the standard library and NumPy."""
     names = set()
@@ -61,6 +55,33 @@ def optional_packages(program: str) -> set[str]:
         if any(f"{name}.".startswith(f"rnnfast.{part}.") for name in names)
     }
     return packages - {*sys.stdlib_module_names, "numpy", "rnnfast"}
+
+
+def programs(page: str) -> Iterator[tuple[str, str]]:
+    """The programs of a page: each section, or all sections up to one that needs a package."""
+    before = ""
+    for heading, program in sections(page):
+        if page not in CONTINUED:
+            yield heading, program
+        elif optional_packages(program):
+            yield heading, merged(before, program)
+        else:
+            before = merged(before, program)
+    yield "all", before
+
+
+def merged(first: str, second: str) -> str:
+    """Two programs in one, every line where it stands on the page."""
+    lines = zip_longest(first.split("\n"), second.split("\n"), fillvalue="")
+    return "\n".join(a or b for a, b in lines)
+
+
+PROGRAMS = [
+    pytest.param(page, program, id=f"{page}: {heading}")
+    for page in PAGES
+    for heading, program in programs(page)
+    if program.strip()
+]
 
 
 def test_the_programs_are_found() -> None:
