@@ -35,6 +35,7 @@ autosummary_generate = False
 numpydoc_show_class_members = False
 
 smartquotes = False
+highlight_language = "none"  # of a block that names no language
 
 html_title = f"rnnfast {release}"
 html_theme = "pydata_sphinx_theme"
