@@ -23,6 +23,7 @@ from rnnfast.training import (
     Adam,
     Embedding,
     Linear,
+    accuracy,
     join,
     minibatches,
     pad,
@@ -175,9 +176,6 @@ def main(options: Options) -> Result:
             words, labels = zip(*(training[i] for i in chosen), strict=True)
             yield words, np.array(labels)
 
-    def accuracy(model: Any) -> float:
-        return float(np.mean(model(test_words).argmax(axis=1) == test_labels))
-
     histories, accuracies = {}, {}
     for model in (BagOfWords(rng), Reader(rng)):
         name = type(model).__name__
@@ -187,11 +185,11 @@ def main(options: Options) -> Result:
             batches,
             epochs=20,
             rng=rng,
-            evaluate=lambda model=model: 1 - accuracy(model),
+            evaluate=lambda model=model: 1 - accuracy(model(test_words), test_labels),
             clip_norm=1.0,
             label=f"sentiment, {name}",
         )
-        accuracies[name] = accuracy(model)
+        accuracies[name] = accuracy(model(test_words), test_labels)
 
     for words, wanted in test[:4]:
         text, answer = " ".join(WORDS[w] for w in words), model([words]).argmax()

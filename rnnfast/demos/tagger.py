@@ -20,6 +20,7 @@ from rnnfast.training import (
     Adam,
     Embedding,
     Linear,
+    accuracy,
     join,
     length_mask,
     pad,
@@ -96,8 +97,7 @@ def main(options: Options) -> Result:
         model = Tagger(bidirectional, np.random.default_rng([options.seed, 2]))
 
         def error_rate(model: Tagger = model) -> float:
-            tags = model(test_words, test_lengths).argmax(axis=2)
-            return float(np.mean((tags != test_tags)[mask]))
+            return 1 - accuracy(model(test_words, test_lengths), test_tags, mask=mask)
 
         histories[name] = train(
             model.loss_and_grads,

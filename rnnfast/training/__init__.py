@@ -38,19 +38,25 @@ from .dropout import Dropout
 from .fit import fit
 from .gradcheck import gradcheck, gradcheck_layer, numerical_gradient
 from .history import History
-from .losses import (
-    cosine_distance,
-    length_mask,
-    mean_squared_error,
-    sigmoid_cross_entropy,
-    softmax_cross_entropy,
-)
+from .losses import length_mask, sigmoid_cross_entropy, softmax_cross_entropy
+from .metrics import accuracy, f1_score, mean_absolute_error, root_mean_squared_error
 from .modules import Embedding, Linear, ModuleGrads
 from .optim import SGD, Adam, AdamW, Optimizer, RMSprop, Rprop
 from .plots import new_figure, plot_gradient_through_time, plot_history
 from .progress import Progress
 from .readout import ridge
+from .regression import (
+    cosine_distance,
+    gaussian_nll,
+    huber_loss,
+    l1_loss,
+    mean_squared_error,
+    quantile_loss,
+)
 from .rtrl import RTRL
+from .schedules import CosineDecay, Plateau, StepDecay, WarmUp
+from .series import sliding_windows, split_at_random, split_by_time
+from .standardizer import Standardizer
 
 __all__ = [
     "RTRL",
@@ -60,6 +66,7 @@ __all__ = [
     "AdamW",
     "Attention",
     "AttentionGrads",
+    "CosineDecay",
     "Dropout",
     "Embedding",
     "GradientThroughTime",
@@ -67,22 +74,32 @@ __all__ = [
     "Linear",
     "ModuleGrads",
     "Optimizer",
+    "Plateau",
     "Progress",
     "RMSprop",
     "Rprop",
+    "Standardizer",
+    "StepDecay",
+    "WarmUp",
+    "accuracy",
     "clip_norm",
     "clip_value",
     "cosine_distance",
     "ctc_decode",
     "ctc_loss",
+    "f1_score",
     "fit",
+    "gaussian_nll",
     "global_norm",
     "gradcheck",
     "gradcheck_layer",
     "gradient_through_time",
+    "huber_loss",
     "join",
+    "l1_loss",
     "length_mask",
     "load_checkpoint",
+    "mean_absolute_error",
     "mean_squared_error",
     "minibatches",
     "new_figure",
@@ -90,12 +107,17 @@ __all__ = [
     "pad",
     "plot_gradient_through_time",
     "plot_history",
+    "quantile_loss",
     "ridge",
+    "root_mean_squared_error",
     "save_checkpoint",
     "sigmoid",
     "sigmoid_cross_entropy",
+    "sliding_windows",
     "softmax",
     "softmax_cross_entropy",
+    "split_at_random",
+    "split_by_time",
     "streams",
     "windows",
 ]
