@@ -31,10 +31,16 @@ def names() -> dict[str, Any]:
         "np": np,
         "rnnfast": rnnfast,
         "x": np.zeros((20, 4, 8), np.float32),
+        "ids": np.zeros((20, 4), int),
         "lengths": np.array([20, 3, 7, 11], np.int32),
         "layer": gru,
         "lstm": rnnfast.LSTM(8, 16, rng=0),
         "linear": training.Linear(16, 2, rng=0),
+        "model": rnnfast.Sequential(
+            rnnfast.GRU(8, 16, batch_first=True, rng=0), rnnfast.Last(), training.Linear(16, 2)
+        ),
+        **dict.fromkeys(("X", "X_test"), np.zeros((10, 5, 8), np.float32)),
+        **dict.fromkeys(("y", "y_test"), np.arange(10) % 2),
         "keras_layer": SimpleNamespace(get_weights=lambda: interop.to_keras(gru)),
     }
 
