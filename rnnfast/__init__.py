@@ -21,11 +21,15 @@ from ._generic import Recurrent
 from ._saving import load, save
 from ._version import __version__
 from .layers import GRU, LSTM, RNN
+from .step_cells import GRUCell, LSTMCell, RNNCell
 
 __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "GRUCell",
+    "LSTMCell",
+    "RNNCell",
     "Recurrent",
     "__version__",
     "config",
