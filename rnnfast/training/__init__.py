@@ -33,23 +33,25 @@ from .bptt import GradientThroughTime, gradient_through_time, streams, windows
 from .checkpoint import load_checkpoint, save_checkpoint
 from .clip import clip_norm, clip_value, global_norm
 from .ctc import ctc_decode, ctc_loss
-from .data import minibatches, pad
+from .data import length_mask, minibatches, pad
 from .dropout import Dropout
 from .fit import fit
 from .gradcheck import gradcheck, gradcheck_layer, numerical_gradient
 from .history import History
-from .losses import (
-    cosine_distance,
-    length_mask,
-    mean_squared_error,
-    sigmoid_cross_entropy,
-    softmax_cross_entropy,
-)
+from .losses import sigmoid_cross_entropy, softmax_cross_entropy
 from .modules import Embedding, Linear, ModuleGrads
 from .optim import SGD, Adam, AdamW, Optimizer, RMSprop, Rprop
 from .plots import new_figure, plot_gradient_through_time, plot_history
 from .progress import Progress
 from .readout import ridge
+from .regression import (
+    cosine_distance,
+    gaussian_nll,
+    huber_loss,
+    l1_loss,
+    mean_squared_error,
+    quantile_loss,
+)
 from .rtrl import RTRL
 
 __all__ = [
@@ -76,11 +78,14 @@ __all__ = [
     "ctc_decode",
     "ctc_loss",
     "fit",
+    "gaussian_nll",
     "global_norm",
     "gradcheck",
     "gradcheck_layer",
     "gradient_through_time",
+    "huber_loss",
     "join",
+    "l1_loss",
     "length_mask",
     "load_checkpoint",
     "mean_squared_error",
@@ -90,6 +95,7 @@ __all__ = [
     "pad",
     "plot_gradient_through_time",
     "plot_history",
+    "quantile_loss",
     "ridge",
     "save_checkpoint",
     "sigmoid",

@@ -47,6 +47,13 @@ def check_last(name: str, value: Array, size: int, letter: str) -> None:
         )
 
 
+def check_vectors(name: str, value: Array) -> None:
+    """Refuse what is no array of floating-point vectors, with at least one entry each."""
+    checks.of_floats(name, value)
+    if value.ndim == 0 or value.shape[-1] == 0:
+        raise ValueError(f"{name} has shape {value.shape}, expected (..., C) with C >= 1")
+
+
 def check_ids(name: str, ids: object, count: int) -> Array:
     """`ids` as an integer array, refused unless every entry is in `0 <= id < count`."""
     array = checks.readable(name, ids)

@@ -13,6 +13,7 @@ import numpy as np
 
 from .._core import checks
 from ._array import Array, check_ids, check_lengths
+from ._positions import Positions
 
 
 def ctc_loss(
@@ -23,6 +24,7 @@ def ctc_loss(
     *,
     blank: int = 0,
     zero_infinity: bool = False,
+    weight: Any = None,
 ) -> tuple[float, Array]:
     """Mean negative log-probability of the target labels, over all alignments with the steps.
 
@@ -45,6 +47,8 @@ def ctc_loss(
         The class that stands for no label.
     zero_infinity : bool
         Whether a sequence with too few steps for its labels counts as a loss of 0, not infinity.
+    weight : ndarray (B,), optional
+        How much each sequence counts, >= 0, `loss = sum(w l) / sum(w)`; all the same if omitted.
 
     Returns
     -------
@@ -56,8 +60,8 @@ def ctc_loss(
     Raises
     ------
     TypeError, ValueError
-        A wrong dtype or shape, a class or a length out of range, a blank among the labels, or no
-        sequence.
+        A wrong dtype or shape, a class, a length or a weight out of range, a blank among the
+        labels, or no sequence.
 
     Notes
     -----
@@ -72,6 +76,7 @@ def ctc_loss(
         raise ValueError(f"logits has shape {logits.shape}, expected at least one sequence")
     blank = _check_blank(blank, C)
     steps = check_lengths("lengths", lengths, T, B)
+    sequences = Positions((B,), None, weight, entire=True)
     labels, ends = _with_blanks(targets, target_lengths, B, C, blank)
 
     read = np.arange(T)[:, None] < steps  # (T, B)
@@ -86,8 +91,9 @@ def ctc_loss(
     posterior = np.exp(through - np.where(spelt, log_p, 0)[:, None])
     place = np.arange(T * B).reshape(T, B, 1) * C + labels
     expected = np.bincount(place.ravel(), posterior.ravel(), T * B * C).reshape(T, B, C)
-    gradient = np.where((read & spelt)[:, :, None], y - expected, 0) / B
-    return float(losses.sum()) / B, gradient.astype(logits.dtype, copy=False)
+    gradient = np.where((read & spelt)[:, :, None], y - expected, 0)
+    gradient = sequences.averaged(gradient.swapaxes(0, 1)).swapaxes(0, 1)
+    return sequences.mean(losses), gradient.astype(logits.dtype, copy=False)
 
 
 def ctc_decode(logits: Array, lengths: Any = None, *, blank: int = 0) -> list[list[int]]:

@@ -1,21 +1,32 @@
-"""Losses, each returned together with its gradient.
+"""Losses of predicted classes, each returned together with its gradient.
 
 Every loss is a mean over the positions that count, accumulated in float64; the gradient has the
 dtype and the shape of the predictions. A `mask` leaves positions out (padding): they add nothing
 to the loss, get a gradient of exactly zero, and whatever stands there, NaN included, is not read.
+A `weight` says how much each position counts, `loss = sum(w l) / sum(w)`: one of weight 2 counts
+as two of weight 1, and one of weight 0 is left out.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .._core import checks
-from ._array import Array, check_ids
+from ._array import Array, check_fraction, check_ids, check_vectors
+from ._positions import Positions, reals
 from .activations import sigmoid
 
 
 def softmax_cross_entropy(
-    logits: Array, targets: Array, *, mask: Array | None = None
+    logits: Array,
+    targets: Array,
+    *,
+    mask: Array | None = None,
+    weight: Any = None,
+    class_weight: Any = None,
+    label_smoothing: float = 0.0,
 ) -> tuple[float, Array]:
     """Mean negative log-likelihood of the target classes under a softmax.
 
@@ -30,6 +41,12 @@ def softmax_cross_entropy(
         The right class of each position, `0 <= target < C`.
     mask : ndarray (...), bool, optional
         The positions that count; all of them if omitted.
+    weight : ndarray (...), optional
+        How much each position counts, >= 0; all the same if omitted.
+    class_weight : ndarray (C,), optional
+        A further weight of each position, by its target's class.
+    label_smoothing : float
+        `s`, `0 <= s < 1`: the target is `(1 - s) onehot(target) + s / C` instead.
 
     Returns
     -------
@@ -40,36 +57,50 @@ def softmax_cross_entropy(
     Raises
     ------
     TypeError, ValueError
-        A wrong dtype or shape, a class out of range, or nothing that counts.
+        A wrong dtype or shape, a class or a weight out of range, or nothing that counts.
 
     Notes
     -----
-    Source: Bishop, Pattern Recognition and Machine Learning (2006), section 4.3.4.
+    With both, the class weights stand in the smoothed target too, as in PyTorch:
+    `loss = sum_n sum_c w_c q_nc (-log p_nc) / sum_n w_target`.
+
+    Source: Bishop, Pattern Recognition and Machine Learning (2006), section 4.3.4. Smoothing:
+    Szegedy et al., Rethinking the Inception architecture for computer vision (2016), arXiv
+    1512.00567.
     """
-    checks.of_floats("logits", logits)
-    if logits.ndim == 0:
-        raise ValueError("logits has shape (), expected (..., C)")
+    check_vectors("logits", logits)
     targets = checks.readable("targets", targets)
     checks.of_shape("targets", targets, logits.shape[:-1])
-    classes = logits.shape[-1]
-    numbers, z = _select(logits, mask)
-    if mask is not None:
-        checks.of_shape("mask", mask, targets.shape)
-    count = numbers // classes
-    t = check_ids("targets", targets if mask is None else np.where(mask, targets, 0), classes)
+    positions = Positions(targets.shape, mask, weight, entire=True)
+    t = check_ids("targets", positions.select(targets), logits.shape[-1])[..., None]
+    check_fraction(label_smoothing=label_smoothing)
+    share, hit = _target(t, class_weight, label_smoothing, logits, positions)
 
+    z = positions.select(logits)
     z -= z.max(axis=-1, keepdims=True)
-    picked = np.take_along_axis(z, t[..., None], axis=-1)
+    picked = np.take_along_axis(z, t, axis=-1)
+    spread = (share * z).sum(axis=-1, keepdims=True) if label_smoothing else 0
     p = np.exp(z, out=z)
     total = p.sum(axis=-1, keepdims=True)
-    loss = _mean(np.log(total) - picked, mask, count)
+    log_total = np.log(total)
+    terms = log_total - picked
     p /= total
-    np.put_along_axis(p, t[..., None], np.take_along_axis(p, t[..., None], axis=-1) - 1, axis=-1)
-    return loss, _averaged(p, mask, count)
+    if class_weight is not None or label_smoothing:
+        terms *= hit
+        terms += share.sum() * log_total - spread
+        p *= hit + share.sum()
+        p -= share
+    np.put_along_axis(p, t, np.take_along_axis(p, t, axis=-1) - hit, axis=-1)
+    return positions.mean(terms), positions.averaged(p)
 
 
 def sigmoid_cross_entropy(
-    logits: Array, targets: Array, *, mask: Array | None = None
+    logits: Array,
+    targets: Array,
+    *,
+    mask: Array | None = None,
+    weight: Any = None,
+    pos_weight: Any = None,
 ) -> tuple[float, Array]:
     """Mean cross-entropy of independent yes/no predictions.
 
@@ -84,6 +115,11 @@ def sigmoid_cross_entropy(
         Probabilities `t` from 0 to 1, usually one of the two; converted to the dtype of `logits`.
     mask : ndarray, bool, optional
         The positions that count, in the shape of the leading axes of `logits`.
+    weight : ndarray, optional
+        How much each position counts, >= 0, in the shape of leading axes of `logits`.
+    pos_weight : float or ndarray (C,), optional
+        A factor of the term `-t log(sigmoid(z))`, > 0: above 1 for rare yeses. One for all, or
+        one for each entry of the last axis.
 
     Returns
     -------
@@ -94,153 +130,60 @@ def sigmoid_cross_entropy(
     Raises
     ------
     TypeError, ValueError
-        A wrong dtype or shape, a target that is no probability, or nothing that counts.
+        A wrong dtype or shape, a target that is no probability, a weight out of range, or nothing
+        that counts.
 
     Notes
     -----
+    The loss is not divided by `pos_weight`, as in PyTorch.
+
     Source: Bishop, Pattern Recognition and Machine Learning (2006), section 4.3.2.
     """
     checks.of_floats("logits", logits)
-    count, z = _select(logits, mask)
-    t = _targets(targets, logits, mask)
+    positions = Positions(logits.shape, mask, weight)
+    t = positions.targets(targets, logits)
     _check_probabilities(t)
-    loss = _mean(np.maximum(z, 0) - z * t + np.log1p(np.exp(-np.abs(z))), mask, count)
-    return loss, _averaged(sigmoid(z) - t, mask, count)
+    z = positions.select(logits)
+    terms = np.maximum(z, 0) - z * t + np.log1p(np.exp(-np.abs(z)))
+    slope = sigmoid(z) - t
+    if pos_weight is not None:
+        # The extra share, (pos_weight - 1) t, of -log(sigmoid(z)) and of its slope.
+        extra = (_factors("pos_weight", pos_weight, logits) - 1) * t
+        terms += extra * (np.maximum(-z, 0) + np.log1p(np.exp(-np.abs(z))))
+        slope -= extra * sigmoid(-z)
+    return positions.mean(terms), positions.averaged(slope)
 
 
-def mean_squared_error(
-    predictions: Array, targets: Array, *, mask: Array | None = None
-) -> tuple[float, Array]:
-    """Mean of the squared differences: `loss = mean((y - t)^2)`, `dy = 2 (y - t) / n`.
+def _target(
+    t: Array, class_weight: Any, smoothing: float, logits: Array, positions: Positions
+) -> tuple[Array, Array]:
+    """What each class gets of a smoothed target, and what the target's own class gets besides.
 
-    Parameters
-    ----------
-    predictions : ndarray, any shape, float32 or float64
-    targets : ndarray, the shape of `predictions`
-        Converted to the dtype of `predictions`.
-    mask : ndarray, bool, optional
-        The positions that count, in the shape of the leading axes of `predictions`.
-
-    Returns
-    -------
-    loss : float
-    dpredictions : ndarray, the shape of `predictions`
-
-    Raises
-    ------
-    TypeError, ValueError
-        A wrong dtype or shape, or nothing that counts.
+    With class weights, the mean is over those of the targets.
     """
-    checks.of_floats("predictions", predictions)
-    count, y = _select(predictions, mask)
-    t = _targets(targets, predictions, mask)
-    y -= t
-    return _mean(np.square(y), mask, count), _averaged(y, mask, count / 2)
-
-
-def cosine_distance(
-    predictions: Array, targets: Array, *, mask: Array | None = None
-) -> tuple[float, Array]:
-    """Mean of `1 - cos`, where `cos` is of the angle between a predicted vector and its target.
-
-    `loss = mean(1 - y.t / (|y| |t|))`, `dy = (cos y/|y| - t/|t|) / (|y| n)`: 0 if they point the
-    same way, 2 if they point opposite ways, whatever their lengths.
-
-    Parameters
-    ----------
-    predictions : ndarray (..., C), float32 or float64
-        Vectors `y` along the last axis.
-    targets : ndarray, the shape of `predictions`
-        Converted to the dtype of `predictions`.
-    mask : ndarray (...), bool, optional
-        The vectors that count; all of them if omitted.
-
-    Returns
-    -------
-    loss : float
-    dpredictions : ndarray, the shape of `predictions`
-
-    Raises
-    ------
-    TypeError, ValueError
-        A wrong dtype or shape, or nothing that counts.
-
-    Notes
-    -----
-    A vector of zeros has no direction: its distance is 1, and it gets a gradient of zero.
-    """
-    checks.of_floats("predictions", predictions)
-    if predictions.ndim == 0:
-        raise ValueError("predictions has shape (), expected (..., C)")
-    if mask is not None:
-        checks.of_shape("mask", checks.booleans("mask", mask), predictions.shape[:-1])
-    numbers, y = _select(predictions, mask)
-    count = numbers // predictions.shape[-1]
-    y, size = _direction(y)
-    t, _ = _direction(_targets(targets, predictions, mask))
-    cosine = (y * t).sum(axis=-1, keepdims=True)
-    dy = (cosine * y - t) / np.where(size > 0, size, np.inf)
-    return _mean(1 - cosine, mask, count), _averaged(dy, mask, count)
-
-
-def length_mask(lengths: Array, steps: int) -> Array:
-    """The mask of the valid steps of padded sequences.
-
-    Parameters
-    ----------
-    lengths : ndarray (B,), integer, `0 <= lengths <= T`
-    steps : int
-        `T`, the padded length.
-
-    Returns
-    -------
-    mask : ndarray (T, B), bool
-        `mask[t, b]` is true where `t < lengths[b]`.
-    """
-    steps = checks.integer("steps", steps, 0)
-    lengths = check_ids("lengths", lengths, steps + 1)
-    checks.of_shape("lengths", lengths, (lengths.size,), "(B,)")
-    return np.arange(steps)[:, None] < lengths
-
-
-def _select(values: Array, mask: Array | None) -> tuple[int, Array]:
-    """How many numbers count, and a copy of `values` with zeros where they do not."""
-    _check_mask(mask, values.shape)
-    if mask is None:
-        count, selected = values.size, values.copy()
+    classes, dtype = logits.shape[-1], logits.dtype
+    if class_weight is None:
+        each = np.ones(classes, dtype)
     else:
-        count = int(np.count_nonzero(mask)) * int(np.prod(values.shape[mask.ndim :]))
-        selected = np.where(_over(mask, values), values, values.dtype.type(0))
-    if count == 0:
-        raise ValueError("the loss is a mean over no positions: the mask or the input is empty")
-    return count, selected
+        given = reals("class_weight", class_weight)
+        checks.of_shape("class_weight", given, (classes,), "(C,)")
+        if not (given.min() >= 0 and given.max() < np.inf):
+            raise ValueError(f"class_weight is {given}, expected finite numbers >= 0")
+        each = given.astype(dtype)
+        positions.total = positions.sum(each[t])
+        if positions.total == 0:
+            raise ValueError("class_weight is 0 for every target, expected one that counts")
+    return each * dtype.type(smoothing / classes), each[t] * dtype.type(1 - smoothing)
 
 
-def _check_mask(mask: Array | None, shape: tuple[int, ...]) -> None:
-    """Refuse a mask that does not have the leading axes of `shape`."""
-    if mask is not None:
-        checks.of_shape("mask", checks.booleans("mask", mask), shape[: np.ndim(mask)])
-
-
-def _targets(targets: Array, predictions: Array, mask: Array | None) -> Array:
-    """`targets` in the dtype of `predictions`, with zeros where the mask leaves them out."""
-    targets = checks.readable("targets", targets)
-    if targets.dtype.kind not in "biuf":
-        raise TypeError(f"targets has dtype {targets.dtype}, expected real numbers")
-    checks.of_shape("targets", targets, predictions.shape)
-    targets = targets.astype(predictions.dtype, copy=False)
-    return targets if mask is None else np.where(_over(mask, targets), targets, 0)
-
-
-def _direction(vectors: Array) -> tuple[Array, Array]:
-    """Vectors of length 1 along the last axis, and the lengths; zeros stay zeros.
-
-    Dividing by the largest entry first keeps the squares from overflow and underflow.
-    """
-    largest = np.abs(vectors).max(axis=-1, keepdims=True)
-    scaled = vectors / np.where(largest > 0, largest, 1)
-    norm = np.sqrt(np.square(scaled).sum(axis=-1, keepdims=True))
-    return scaled / np.where(norm > 0, norm, 1), largest * norm
+def _factors(name: str, value: Any, logits: Array) -> Array:
+    """A factor > 0 of every number, or of each entry of the last axis."""
+    factors = reals(name, value)
+    if factors.ndim:
+        checks.of_shape(name, factors, logits.shape[-1:], "(C,)")
+    if not (factors.min(initial=1) > 0 and factors.max(initial=1) < np.inf):
+        raise ValueError(f"{name} is {factors}, expected finite numbers > 0")
+    return factors.astype(logits.dtype)
 
 
 def _check_probabilities(targets: Array) -> None:
@@ -248,20 +191,3 @@ def _check_probabilities(targets: Array) -> None:
     if not (targets.min() >= 0 and targets.max() <= 1):
         outside = targets[~((targets >= 0) & (targets <= 1))]
         raise ValueError(f"targets has {outside.size} entries outside 0 to 1, such as {outside[0]}")
-
-
-def _over(mask: Array, values: Array) -> Array:
-    """`mask` with axes appended so that it broadcasts over the trailing axes of `values`."""
-    return mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim))
-
-
-def _mean(terms: Array, mask: Array | None, count: int) -> float:
-    kept = terms if mask is None else np.where(_over(mask, terms), terms, 0)
-    return float(kept.sum(dtype=np.float64)) / count
-
-
-def _averaged(grad: Array, mask: Array | None, count: float) -> Array:
-    if mask is not None:
-        grad *= _over(mask, grad)
-    grad /= count
-    return grad

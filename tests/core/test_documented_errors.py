@@ -348,6 +348,8 @@ ROWS: list[Row] = [
             "sigmoid_cross_entropy",
             "mean_squared_error",
             "cosine_distance",
+            "l1_loss",
+            "huber_loss",
         )
         for call in (getattr(training, loss),)
         for row in (
@@ -356,6 +358,10 @@ ROWS: list[Row] = [
             (f"training.{loss}", ValueError, lambda c=call: c(X[:0], X[:0, :, 0]), "over no pos"),
         )
     ),
+    ("training.quantile_loss", TypeError, lambda: training.quantile_loss(X, X, "x"), "quantiles"),
+    ("training.quantile_loss", ValueError, lambda: training.quantile_loss(X, X, [0.5]), "quantil"),
+    ("training.gaussian_nll", TypeError, lambda: training.gaussian_nll([1.0], X), "has type list"),
+    ("training.gaussian_nll", ValueError, lambda: training.gaussian_nll(X, X), "predictions has"),
 ]
 SAFETENSORS = {  # what needs that package, and does without it say what to install
     "Parameters.save": lambda path: GRU(3, 4).save(path),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,13 @@ import pytest
 
 from rnnfast.training import (
     cosine_distance,
+    gaussian_nll,
     gradcheck,
+    huber_loss,
+    l1_loss,
     length_mask,
     mean_squared_error,
+    quantile_loss,
     sigmoid_cross_entropy,
     softmax_cross_entropy,
 )
@@ -27,11 +32,16 @@ def case(loss: Any, rng: int = 0) -> tuple[Any, Any]:
         return predictions, generator.integers(0, 5, (4, 3))
     if loss is sigmoid_cross_entropy:
         return predictions, generator.random((4, 3, 5))
+    if loss is gaussian_nll:
+        return predictions[..., :2], generator.standard_normal((4, 3))
+    if loss is quantiles:
+        return predictions, generator.standard_normal((4, 3))
     return predictions, generator.standard_normal((4, 3, 5))
 
 
-SUMS = [softmax_cross_entropy, sigmoid_cross_entropy, mean_squared_error]
-LOSSES = [*SUMS, cosine_distance]
+quantiles = partial(quantile_loss, quantiles=[0.05, 0.3, 0.5, 0.7, 0.95])
+SUMS = [softmax_cross_entropy, sigmoid_cross_entropy, mean_squared_error, l1_loss]
+LOSSES = [*SUMS, cosine_distance, huber_loss, quantiles, gaussian_nll]
 
 
 @pytest.mark.parametrize("mask", [None, MASK], ids=["all", "mask"])
@@ -53,6 +63,7 @@ def test_values_are_those_of_the_definition() -> None:
     expected = -(t * np.log(p) + (1 - t) * np.log(1 - p)).mean()
     assert sigmoid_cross_entropy(z, t)[0] == pytest.approx(expected, rel=1e-12)
     assert mean_squared_error(z, t)[0] == pytest.approx(((z - t) ** 2).mean(), rel=1e-13)
+    assert l1_loss(z, t)[0] == pytest.approx(abs(z - t).mean(), rel=1e-13)
     lengths = np.linalg.norm(z, axis=2) * np.linalg.norm(t, axis=2)
     expected = 1 - ((z * t).sum(axis=2) / lengths).mean()
     assert cosine_distance(z, t)[0] == pytest.approx(expected, rel=1e-13)
@@ -106,7 +117,7 @@ def spread(loss: Any) -> tuple[Any, Any, float]:
     if loss is softmax_cross_entropy:
         logits = np.stack([np.zeros_like(sizes), sizes], axis=1)  # the target is the first
         return logits, np.zeros(4096, int), float(sizes.astype(np.float64).mean())
-    if loss is sigmoid_cross_entropy:
+    if loss in (sigmoid_cross_entropy, l1_loss):
         return sizes, np.zeros(4096), float(sizes.astype(np.float64).mean())
     return np.sqrt(sizes), np.zeros(4096), float(sizes.astype(np.float64).mean())
 
@@ -157,12 +168,12 @@ def test_masks_of_fewer_axes_and_of_one_entry_per_number(loss: Any) -> None:
     value, dz = loss(z, t, mask=rows)
     assert value == pytest.approx(loss(z[rows], t[rows])[0], rel=1e-14)
     assert not dz[1].any()
-    single = np.zeros(z.shape, bool)
-    single[1, 2, 3] = single[0, 0, 0] = True
+    single = np.zeros(t.shape, bool)
+    single.flat[[0, 7]] = True
     value, dz = loss(z, t, mask=single)
     assert value == pytest.approx(loss(z[single], t[single])[0], rel=1e-14)
     np.testing.assert_allclose(dz[single], loss(z[single], t[single])[1], rtol=1e-14)
-    assert np.count_nonzero(dz) == 2
+    assert not dz[~single].any()
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -238,7 +249,8 @@ def test_length_mask() -> None:
         ),
         (softmax_cross_entropy, (np.array(1.0), 0), ValueError, "logits has shape"),
         (cosine_distance, (np.array(1.0), 0), ValueError, "predictions has shape"),
-        (cosine_distance, (np.zeros((2, 0)), np.zeros((2, 0))), ValueError, "no positions"),
+        (cosine_distance, (np.zeros((2, 0)), np.zeros((2, 0))), ValueError, "with C >= 1"),
+        (softmax_cross_entropy, (np.zeros((2, 0)), np.zeros(2, int)), ValueError, "with C >= 1"),
         (cosine_distance, (np.zeros(3), np.zeros(2)), ValueError, "targets has shape"),
         (
             sigmoid_cross_entropy,
@@ -338,6 +350,12 @@ def test_losses_are_those_of_torch() -> None:
         sigmoid_cross_entropy: functional.binary_cross_entropy_with_logits,
         mean_squared_error: functional.mse_loss,
         cosine_distance: lambda z, t: (1 - functional.cosine_similarity(z, t, dim=-1)).mean(),
+        l1_loss: functional.l1_loss,
+        huber_loss: functional.huber_loss,
+        partial(huber_loss, delta=0.3): partial(functional.huber_loss, delta=0.3),
+        gaussian_nll: lambda z, t: functional.gaussian_nll_loss(
+            z[..., 0], t, z[..., 1].exp(), full=True
+        ),
     }
     for loss, torch_loss in torch_losses.items():
         z, t = case(loss, rng=1)
