@@ -53,7 +53,7 @@ class Network(BaseEstimator):  # type: ignore[misc]
             layers.append(Ends() if self.bidirectional else Last())
         if self.dropout:
             layers.append(Dropout(self.dropout, rng=rng))
-        width = recurrent(examples.x[:1, :1]).shape[-1]
+        width = recurrent(examples.x[:1, :1])[0].shape[-1]
         return Sequential(*layers, Linear(width, outputs, dtype=dtype, rng=rng))
 
     def _train(

@@ -212,7 +212,8 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):  # type: ignore[mi
 
     def predict(self, X: Any) -> Array:
         """The most probable label of each sequence, (n,)."""
-        labels: Array = self.classes_[self._outputs(X).argmax(axis=1)]
+        best = self._outputs(X).argmax(axis=1)
+        labels: Array = self.classes_[best]
         return labels
 
 
