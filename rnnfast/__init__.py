@@ -18,7 +18,9 @@ except ModuleNotFoundError as error:
 from . import functional, interop, reference
 from ._core.threads import config, get_num_threads, num_threads, set_num_threads, show_config
 from ._generic import Recurrent
+from ._modules import Last
 from ._saving import load, save
+from ._sequential import Sequential
 from ._version import __version__
 from .layers import GRU, LSTM, RNN
 
@@ -26,7 +28,9 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "Last",
     "Recurrent",
+    "Sequential",
     "__version__",
     "config",
     "functional",

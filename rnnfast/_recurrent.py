@@ -166,8 +166,7 @@ class RecurrentLayer(Parameters):
             raise ValueError(
                 f"x has shape {shape}, expected {batched} or (T, I) with I = {self.input_size}"
             )
-        if lengths is not None:
-            raise ValueError(f"lengths is given, but x with shape {shape} has no batch axis")
+        checks.no_lengths(lengths, shape)
         return ()
 
     def _check_state(

@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from . import _files
+from ._core import checks
 from ._files import Array, Path
 
 _LAYER, _LAYERS = "rnnfast layer 1", "rnnfast layers 1"
@@ -26,6 +27,11 @@ _MODULES = {  # where a class is; the training kit is imported only when a file 
     "Recurrent": "rnnfast._generic",
     "Linear": "rnnfast.training.modules",
     "Embedding": "rnnfast.training.modules",
+    "Dropout": "rnnfast.training.dropout",
+    "Activation": "rnnfast.training.activations",
+    "Attention": "rnnfast.training.attention",
+    "Last": "rnnfast._modules",
+    "Sequential": "rnnfast._sequential",
 }
 _NAMES = ", ".join(_MODULES)
 
@@ -39,9 +45,10 @@ def save(path: Path, layers: Any) -> None:
         In `.npz` the file is NumPy's and needs no further package; else it is a safetensors file.
         Replaced if it exists, in one step: nobody sees half a file.
     layers : layer or dict of str to layer
-        `RNN`, `GRU`, `LSTM`, `Recurrent`, `training.Linear` or `training.Embedding`. In the file of
-        a dict the parameters are called ``name.parameter``, as in a `state_dict` of PyTorch. Not
-        saved: `rng`, and the function of a cell.
+        `RNN`, `GRU`, `LSTM`, `Recurrent`, `Last`, `Sequential`, `training.Linear`, `Embedding`,
+        `Dropout`, `Activation` or `Attention`. In the file of a dict the parameters are called
+        ``name.parameter``, as in a `state_dict` of PyTorch. Not saved: `rng`, the function of a
+        cell, and that layers share arrays.
 
     Raises
     ------
@@ -148,16 +155,40 @@ def _layer(description: dict[str, Any], arrays: dict[str, Array], own: Mapping[s
     expected = _option_names(kind)
     if options.keys() != set(expected):
         raise ValueError(f"its options are {', '.join(options)}, expected {', '.join(expected)}")
+    if kind.__name__ == "Sequential":
+        return kind(*_chained(options["layers"], arrays, own))
     if "cell" in options:
         options = options | {"cell": _cell(options["cell"], own)}
     if _is_recurrent(kind):
         _check_recurrent(kind, options, arrays)
-    else:
+    elif hasattr(kind, "_options"):
         _check_options(options, kind._options(arrays))
+    else:
+        checks.names("arrays", arrays, {})
+        _check_options(options, _plain_options(kind(**options)))
     layer = kind(**options)
     for name, value in arrays.items():
         np.copyto(layer.params[name], value)
     return layer
+
+
+def _chained(descriptions: Any, arrays: dict[str, Array], own: Mapping[str, Any]) -> Iterator[Any]:
+    """The layers of a `Sequential`, whose arrays are called by their numbers."""
+    if not isinstance(descriptions, list):
+        raise ValueError(f"its layers are {descriptions!r}, expected a JSON array")
+    parts: dict[str, dict[str, Array]] = {str(i): {} for i in range(len(descriptions))}
+    for name, value in arrays.items():
+        number, _, parameter = name.partition(".")
+        if number not in parts:
+            raise ValueError(f"its array {name!r} belongs to no layer")
+        parts[number][parameter] = value
+    for number, description in zip(parts, descriptions, strict=True):
+        try:
+            if not isinstance(description, dict):
+                raise ValueError(f"it is {description!r}, expected a JSON object")
+            yield _layer(description, parts[number], own)
+        except (TypeError, ValueError, KeyError) as error:
+            raise ValueError(f"layer {number}: {error}") from error
 
 
 # ------------------------------------------------------------------------------- what a layer is
@@ -181,6 +212,12 @@ def _description(name: str, layer: Any) -> dict[str, Any]:
     if _is_recurrent(kind):
         layer._check_named("params", layer.params)
         return {"class": kind.__name__, "options": _recurrent_options(layer)}
+    if kind.__name__ == "Sequential":
+        described = [_description(f"{name}[{i}]", part) for i, part in enumerate(layer)]
+        return {"class": kind.__name__, "options": {"layers": described}}
+    if not hasattr(kind, "_options"):
+        checks.names("params", layer.params, {})
+        return {"class": kind.__name__, "options": _plain_options(layer)}
     options = kind._options(layer.params)
     for option, value in options.items():
         if (own := getattr(layer, option, value)) != value:
@@ -190,6 +227,11 @@ def _description(name: str, layer: Any) -> dict[str, Any]:
 
 def _option_names(kind: Any) -> list[str]:
     return [name for name in inspect.signature(kind).parameters if name != "rng"]
+
+
+def _plain_options(layer: Any) -> dict[str, Any]:
+    """Of a layer without parameters."""
+    return {name: getattr(layer, name) for name in _option_names(type(layer))}
 
 
 def _recurrent_options(layer: Any) -> dict[str, Any]:

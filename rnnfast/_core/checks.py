@@ -221,6 +221,12 @@ def lengths(value: Any, T: int, B: int) -> NDArray[np.intp]:
     return checked
 
 
+def no_lengths(value: Any, shape: tuple[int, ...]) -> None:
+    """Refuse `lengths` beside an x, of this shape, without a batch axis."""
+    if value is not None:
+        raise ValueError(f"lengths is given, but x with shape {shape} has no batch axis")
+
+
 def integers(name: str, value: Array, given: Any) -> None:
     """Refuse an array, read from `given`, that is not of integers."""
     if value.dtype.kind not in "iu":

@@ -8,11 +8,13 @@ package; any other is safetensors and needs that one (`pip install rnnfast[files
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from .. import _files
+from .._core import checks
 from ._array import Array, Arrays, Named, check_like, join, named
 from ._ties import ties
 from .optim import Optimizer
@@ -114,7 +116,7 @@ def load_checkpoint(
         if optimizer is not None:
             steps, lr = _optimizer_numbers(header, optimizer)
         if rng is not None:
-            _check_rng_state(header, rng)
+            _check_rng_state(header.get("rng"), rng)
         if optimizer is not None:
             optimizer.load_state(steps, lr, arrays["optimizer"])
     if rng is not None:
@@ -161,11 +163,21 @@ def _optimizer_numbers(header: dict[str, Any], optimizer: Optimizer) -> tuple[in
     raise ValueError("it holds no state of an optimizer")
 
 
-def _check_rng_state(header: dict[str, Any], rng: np.random.Generator) -> None:
+def check_random_states(
+    path: str, states: Any, generators: Mapping[str, np.random.Generator]
+) -> None:
+    """Refuse states, those of a model's layers, that do not fit these generators."""
+    with _files.reading("checkpoint", path):
+        checks.names("its random states of layers", states, generators)
+        for name, rng in generators.items():
+            _check_rng_state(states[name], rng)
+
+
+def _check_rng_state(state: Any, rng: np.random.Generator) -> None:
     """Try the stored state on a generator of the same kind, which refuses what does not fit."""
-    if not isinstance(header.get("rng"), dict):
+    if not isinstance(state, dict):
         raise ValueError("it holds no state of a random generator")
     try:
-        type(rng.bit_generator)().state = header["rng"]
+        type(rng.bit_generator)().state = state
     except (TypeError, ValueError, KeyError, OverflowError) as error:
         raise ValueError(f"its random state does not fit the generator: {error}") from error

@@ -17,14 +17,8 @@ from .. import _saving
 from .._cell_calls import as_plain
 from .._core import checks, linear
 from .._core.threads import resolve
+from .._modules import ModuleGrads as ModuleGrads
 from ._array import Array, Arrays, check_ids, check_last
-
-
-class ModuleGrads(NamedTuple):
-    """Gradients of a module: of its input, an array (`None` for ids), and of its parameters."""
-
-    input: Any
-    params: dict[str, Array]
 
 
 class LinearTape(NamedTuple):
