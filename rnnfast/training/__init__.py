@@ -33,12 +33,13 @@ from .bptt import GradientThroughTime, gradient_through_time, streams, windows
 from .checkpoint import load_checkpoint, save_checkpoint
 from .clip import clip_norm, clip_value, global_norm
 from .ctc import ctc_decode, ctc_loss
-from .data import length_mask, minibatches, pad
+from .data import minibatches, pad
 from .dropout import Dropout
 from .fit import fit
 from .gradcheck import gradcheck, gradcheck_layer, numerical_gradient
 from .history import History
-from .losses import sigmoid_cross_entropy, softmax_cross_entropy
+from .losses import length_mask, sigmoid_cross_entropy, softmax_cross_entropy
+from .metrics import accuracy, f1_score, mean_absolute_error, root_mean_squared_error
 from .modules import Embedding, Linear, ModuleGrads
 from .optim import SGD, Adam, AdamW, Optimizer, RMSprop, Rprop
 from .plots import new_figure, plot_gradient_through_time, plot_history
@@ -53,6 +54,9 @@ from .regression import (
     quantile_loss,
 )
 from .rtrl import RTRL
+from .schedules import CosineDecay, Plateau, StepDecay, WarmUp
+from .series import sliding_windows, split_at_random, split_by_time
+from .standardizer import Standardizer
 
 __all__ = [
     "RTRL",
@@ -62,6 +66,7 @@ __all__ = [
     "AdamW",
     "Attention",
     "AttentionGrads",
+    "CosineDecay",
     "Dropout",
     "Embedding",
     "GradientThroughTime",
@@ -69,14 +74,20 @@ __all__ = [
     "Linear",
     "ModuleGrads",
     "Optimizer",
+    "Plateau",
     "Progress",
     "RMSprop",
     "Rprop",
+    "Standardizer",
+    "StepDecay",
+    "WarmUp",
+    "accuracy",
     "clip_norm",
     "clip_value",
     "cosine_distance",
     "ctc_decode",
     "ctc_loss",
+    "f1_score",
     "fit",
     "gaussian_nll",
     "global_norm",
@@ -88,6 +99,7 @@ __all__ = [
     "l1_loss",
     "length_mask",
     "load_checkpoint",
+    "mean_absolute_error",
     "mean_squared_error",
     "minibatches",
     "new_figure",
@@ -97,11 +109,15 @@ __all__ = [
     "plot_history",
     "quantile_loss",
     "ridge",
+    "root_mean_squared_error",
     "save_checkpoint",
     "sigmoid",
     "sigmoid_cross_entropy",
+    "sliding_windows",
     "softmax",
     "softmax_cross_entropy",
+    "split_at_random",
+    "split_by_time",
     "streams",
     "windows",
 ]

@@ -54,7 +54,7 @@ class Positions:
             self.total = float(kept) * math.prod(shape[self.mask.ndim :])
         if self.total == 0:
             raise ValueError(
-                "the loss is a mean over no positions: the input is empty, the mask leaves nothing "
+                "the mean is over no positions: the input is empty, the mask leaves nothing "
                 "or every weight is 0"
             )
 
@@ -73,6 +73,12 @@ class Positions:
         checks.of_shape("targets", array, like.shape if shape is None else shape)
         array = array.astype(like.dtype, copy=False)
         return array if self.mask is None else np.where(_over(self.mask, array), array, 0)
+
+    def weights(self, values: Array) -> Array:
+        """How much each entry of `values` counts."""
+        counted = self.mask if self.weight is None else self.weight
+        given = np.ones(()) if counted is None else _over(counted, values)
+        return np.broadcast_to(given.astype(np.float64), values.shape)
 
     def sum(self, terms: Array) -> float:
         """The weighted sum of `terms`, in float64; what does not count may be anything."""

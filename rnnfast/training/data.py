@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._core import checks
-from ._array import Array, check_ids
+from ._array import Array
 
 
 def pad(sequences: Sequence[Any], value: Any = 0) -> tuple[Array, Array]:
@@ -76,23 +76,3 @@ def minibatches(
         rng.shuffle(starts)
     for start in starts:
         yield order[start : start + batch]
-
-
-def length_mask(lengths: Array, steps: int) -> Array:
-    """The mask of the valid steps of padded sequences.
-
-    Parameters
-    ----------
-    lengths : ndarray (B,), integer, `0 <= lengths <= T`
-    steps : int
-        `T`, the padded length.
-
-    Returns
-    -------
-    mask : ndarray (T, B), bool
-        `mask[t, b]` is true where `t < lengths[b]`.
-    """
-    steps = checks.integer("steps", steps, 0)
-    lengths = check_ids("lengths", lengths, steps + 1)
-    checks.of_shape("lengths", lengths, (lengths.size,), "(B,)")
-    return np.arange(steps)[:, None] < lengths

@@ -154,6 +154,26 @@ def sigmoid_cross_entropy(
     return positions.mean(terms), positions.averaged(slope)
 
 
+def length_mask(lengths: Array, steps: int) -> Array:
+    """The mask of the valid steps of padded sequences.
+
+    Parameters
+    ----------
+    lengths : ndarray (B,), integer, `0 <= lengths <= T`
+    steps : int
+        `T`, the padded length.
+
+    Returns
+    -------
+    mask : ndarray (T, B), bool
+        `mask[t, b]` is true where `t < lengths[b]`.
+    """
+    steps = checks.integer("steps", steps, 0)
+    lengths = check_ids("lengths", lengths, steps + 1)
+    checks.of_shape("lengths", lengths, (lengths.size,), "(B,)")
+    return np.arange(steps)[:, None] < lengths
+
+
 def _target(
     t: Array, class_weight: Any, smoothing: float, logits: Array, positions: Positions
 ) -> tuple[Array, Array]:

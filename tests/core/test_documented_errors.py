@@ -362,6 +362,60 @@ ROWS: list[Row] = [
     ("training.quantile_loss", ValueError, lambda: training.quantile_loss(X, X, [0.5]), "quantil"),
     ("training.gaussian_nll", TypeError, lambda: training.gaussian_nll([1.0], X), "has type list"),
     ("training.gaussian_nll", ValueError, lambda: training.gaussian_nll(X, X), "predictions has"),
+    *(
+        row
+        for metric in ("mean_absolute_error", "root_mean_squared_error")
+        for call in (getattr(training, metric),)
+        for row in (
+            (f"training.{metric}", TypeError, lambda c=call: c([1.0], [1]), "has type list"),
+            (f"training.{metric}", ValueError, lambda c=call: c(X, X[0]), "targets has shape"),
+        )
+    ),
+    *(
+        row
+        for metric in ("accuracy", "f1_score")
+        for call in (getattr(training, metric),)
+        for row in (
+            (f"training.{metric}", TypeError, lambda c=call: c([1], [1.0]), "targets has dtype"),
+            (f"training.{metric}", ValueError, lambda c=call: c([1], [1, 0]), "predictions has sh"),
+        )
+    ),
+    *(
+        row
+        for kind, arguments in (
+            (training.StepDecay, (0,)),
+            (training.CosineDecay, (0,)),
+            (training.WarmUp, (0,)),
+            (training.Plateau, (2,)),
+        )
+        for name, call in ((f"training.{kind.__name__}", kind),)
+        for row in (
+            (name, TypeError, lambda c=call, a=arguments: c("x", *a), "has type str"),
+            (name, ValueError, lambda c=call, a=arguments: c(0.1, *a), "is [02], expected"),
+        )
+    ),
+    ("training.sliding_windows", TypeError, lambda: training.sliding_windows([1.0], 1, 1), "seri"),
+    ("training.sliding_windows", ValueError, lambda: training.sliding_windows(X, 4, 1), "= 5 step"),
+    *(
+        row
+        for name in ("split_by_time", "split_at_random")
+        for call in (getattr(training, name),)
+        for row in (
+            (f"training.{name}", TypeError, lambda c=call: c([1.0]), "has type list"),
+            (f"training.{name}", ValueError, lambda c=call: c(X, fractions=(0.9,)), "sum is 1"),
+        )
+    ),
+    ("training.Standardizer", TypeError, lambda: training.Standardizer([1], [1]), "has type list"),
+    ("training.Standardizer", ValueError, lambda: training.Standardizer(X), "belong together"),
+    *(
+        row
+        for method in ("fit", "transform", "inverse")
+        for call in (lambda x, method=method: getattr(training.Standardizer().fit(X), method)(x),)
+        for row in (
+            (f"Standardizer.{method}", TypeError, lambda c=call: c([1.0]), "has type list"),
+            (f"Standardizer.{method}", ValueError, lambda c=call: c(X[:0, :, 1:]), "^[xz] has shape"),
+        )
+    ),
 ]
 SAFETENSORS = {  # what needs that package, and does without it say what to install
     "Parameters.save": lambda path: GRU(3, 4).save(path),
