@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -167,26 +168,18 @@ class Forecaster(Network):
         self._train(model, self._loss(), examples, held_out, rng)
 
     def _loss(self) -> Loss:
-        """The loss of the network's outputs, which are those of the steps to come at their end."""
-        quantiles, point = self.quantiles, LOSSES[self.loss]
+        """The loss of the network's outputs, which has an axis of quantiles, if only of one."""
+        if self.quantiles is None:
+            base, last = LOSSES[self.loss], ()
+        else:
+            base = partial(quantile_loss, quantiles=self.quantiles)
+            last = (len(self.quantiles),)
 
-        def loss(outputs: Array, targets: Array) -> tuple[float, Array]:
-            predictions = self._predictions(outputs)
-            if quantiles is None:
-                value, slope = point(predictions[..., 0], targets)
-            else:
-                value, slope = quantile_loss(predictions, targets, quantiles)
-            gradient = np.zeros_like(outputs)
-            self._predictions(gradient)[...] = slope.reshape(predictions.shape)
-            return value, gradient
+        def loss(outputs: Array, targets: Array, **weight: Array) -> tuple[float, Array]:
+            value, slope = base(outputs.reshape(*targets.shape, *last), targets, **weight)
+            return value, slope.reshape(outputs.shape)
 
         return loss
-
-    def _predictions(self, outputs: Array) -> Array:
-        """The part of the network's outputs that is of the steps to come, a view (n, S, K, Q)."""
-        if self._exogenous:
-            outputs = outputs[:, self.window_ :]
-        return outputs.reshape(len(outputs), self._windows.steps, self._windows.variables, -1)
 
     def predict(self, series: Any = None, exog: Any = None, exog_future: Any = None) -> Array:
         """Forecast the `horizon` steps after a series.
@@ -221,9 +214,11 @@ class Forecaster(Network):
     def _forecast(self, past: Array, known: Array | None) -> Array:
         """The next S steps (S, K, Q) after `past` (W, K), with exogenous inputs (W + S, E)."""
         x = self._windows.inputs(past[None], None if known is None else known[None])
-        outputs = self._predictions(self.model_.predict(x))
-        forecast: Array = self._windows.forecast(past[None], outputs)[0]
-        return forecast
+        outputs = self.model_.predict(x)
+        if known is not None:
+            outputs = outputs[:, self.window_ :]
+        outputs = outputs.reshape(self._windows.steps, self._windows.variables, -1)
+        return self._windows.forecast(past, outputs)
 
     def _past(self, series: Any, exog: Any) -> tuple[Array, Array | None]:
         """The window to go on from, (W, K), and the exogenous inputs beside it, (W, E)."""

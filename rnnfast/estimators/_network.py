@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 from .. import GRU, LSTM, RNN, Last, Recurrent, Sequential, cells
 from .._core import checks
 from ..training import Adam, AdamW, Dropout, Linear, fit, l1_loss, mean_squared_error
-from ._parts import Ends, Examples
+from ._parts import Examples, Returning
 from ._read import Array
 
 Loss: TypeAlias = Callable[..., tuple[float, Array]]
@@ -50,7 +50,7 @@ class Network(BaseEstimator):  # type: ignore[misc]
         )
         layers: list[Any] = [recurrent]
         if not every_step:
-            layers.append(Ends() if self.bidirectional else Last())
+            layers += [Returning(), Last()] if self.bidirectional else [Last()]
         if self.dropout:
             layers.append(Dropout(self.dropout, rng=rng))
         width = recurrent(examples.x[:1, :1])[0].shape[-1]

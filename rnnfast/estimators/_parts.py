@@ -1,4 +1,4 @@
-"""What stands around the network of an estimator: its examples, scaling, ends of two directions."""
+"""What stands around the network of an estimator: examples, scaling, the end of a row."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from .. import Last
 from ..training import ModuleGrads
 from ._read import Array
 
@@ -69,34 +68,30 @@ class Scaling:
         return unscaled
 
 
-class Ends:
-    """The outputs where both directions of a layer end, (B, T, 2H) to (B, 2H).
+class Returning:
+    """Gives every step of a bidirectional layer the output where the second direction ends.
 
-    The first direction ends at the last valid step of a row, the second at its first step.
+    That is the output at the first step, which has read the whole row. A `Last` behind it then has
+    the ends of both directions, in (B, T, 2H) as x and y are.
     """
 
     def __init__(self) -> None:
         self.params: dict[str, Array] = {}
-        self._last = Last(batch_first=True)
 
     def __repr__(self) -> str:
-        return "Ends()"
+        return "Returning()"
 
-    def __call__(self, x: Array, *, lengths: Any = None) -> Array:
-        return self.forward(x, lengths=lengths)[0]
+    def forward(self, x: Array) -> tuple[Array, None]:
+        """Output, and nothing for a tape."""
+        y = x.copy()
+        half = x.shape[2] // 2
+        y[:, :, half:] = x[:, :1, half:]
+        return y, None
 
-    def forward(self, x: Array, *, lengths: Any = None) -> tuple[Array, Any]:
-        """Output and tape."""
-        y, tape = self._last.forward(x, lengths=lengths)
-        half = y.shape[1] // 2
-        y[:, half:] = x[:, 0, half:]
-        return y, tape
-
-    def backward(self, tape: Any, dy: Array) -> ModuleGrads:
+    def backward(self, tape: None, dy: Array) -> ModuleGrads:
         """Gradient of the input."""
-        half = dy.shape[1] // 2
-        dlast = dy.copy()
-        dlast[:, half:] = 0
-        dx = self._last.backward(tape, dlast).input
-        dx[:, 0, half:] = dy[:, half:]
+        dx = dy.copy()
+        half = dy.shape[2] // 2
+        dx[:, 0, half:] = dy[:, :, half:].sum(axis=1)
+        dx[:, 1:, half:] = 0
         return ModuleGrads(dx, {})

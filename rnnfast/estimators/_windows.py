@@ -32,11 +32,16 @@ class Windows:
         self.exog = None if exog is None else Scaling.of(exog, scaled=scaling != "none")
 
     def examples(self, values: Array, exog: Array | None) -> Examples:
-        """All stretches of W + S steps, one after the other."""
+        """All stretches of W + S steps, one after the other; with `exog` the last S count."""
         both = stretches(values, self.window + self.steps)
-        past, future = both[:, : self.window], both[:, self.window :]
-        around = None if exog is None else stretches(exog, self.window + self.steps)
-        return Examples(self.inputs(past, around), self.values.apply(future - self._level(past)))
+        past = both[:, : self.window]
+        if exog is None:
+            targets = both[:, self.window :] - self._level(past)
+            return Examples(self.inputs(past, None), self.values.apply(targets))
+        to_come = np.zeros(both.shape[:2])
+        to_come[:, self.window :] = 1
+        x = self.inputs(past, stretches(exog, self.window + self.steps))
+        return Examples(x, self.values.apply(both - self._level(past)), weight=to_come)
 
     def inputs(self, past: Array, exog: Array | None) -> Array:
         """What the network reads, of `past` (n, W, K).
@@ -53,9 +58,9 @@ class Windows:
         return np.concatenate([values, to_come, self.exog.apply(exog)], axis=2)
 
     def forecast(self, past: Array, outputs: Array) -> Array:
-        """Predictions (n, S, K, Q) of the network's outputs (n, S, K, Q)."""
-        unscaled = self.values.undo(outputs.swapaxes(2, 3)) + self._level(past)[:, :, None]
-        return unscaled.swapaxes(2, 3)
+        """The forecast (S, K, Q) after `past` (W, K), of the network's outputs (S, K, Q)."""
+        unscaled = self.values.undo(outputs.swapaxes(1, 2)) + self._level(past[None])
+        return unscaled.swapaxes(1, 2)
 
     def _level(self, past: Array) -> Array:
         """What each variable of each window is moved by, (n, 1, K)."""
