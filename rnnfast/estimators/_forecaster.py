@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_array, check_is_fitted
 from .._core import checks
 from ..training import quantile_loss
 from ._network import LOSSES, Loss, Network
-from ._parts import Examples, Scaling
+from ._parts import Examples
 from ._read import FLOATS, Array
 from ._windows import Windows
 
@@ -51,8 +51,9 @@ class Forecaster(Network):
 
     Attributes
     ----------
-    window_ : int
-        W.
+    horizon_, window_ : int
+        h and W.
+    quantiles_ : sequence of float or None
     model_ : rnnfast.Sequential
         The network, batch first, between the scaled windows and the scaled forecasts.
     history_, n_iter_
@@ -92,7 +93,7 @@ class Forecaster(Network):
         weight_decay: float = 0.0,
         clip_norm: float | None = 1.0,
         batch_size: int = 64,
-        max_iter: int = 100,
+        max_iter: int = 30,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
@@ -136,13 +137,17 @@ class Forecaster(Network):
         self
         """
         self._check_options()
-        values = self._read("series", series)
+        values = self._read("series", series, FLOATS)
         self._one_variable = values.ndim == 1
         values = values.reshape(len(values), -1)
-        self._exogenous = 0 if exog is None else np.atleast_2d(np.transpose(exog)).shape[0]
-        known = self._read_exog("exog", exog, len(values))
-        steps = 1 if self.strategy == "recursive" else self.horizon
+        self._exogenous: int | None = None
+        if exog is not None:
+            first = self._read("exog", exog, values.dtype)
+            self._exogenous = 1 if first.ndim == 1 else first.shape[1]
+        known = self._read_exog("exog", exog, len(values), values.dtype)
+        self.horizon_, self.quantiles_ = self.horizon, self.quantiles
         self.window_ = 2 * self.horizon if self.window is None else self.window
+        steps = 1 if self.strategy == "recursive" else self.horizon
         if len(values) < self.window_ + steps:
             raise ValueError(
                 f"series has {len(values)} steps, expected at least {self.window_ + steps}, "
@@ -154,26 +159,31 @@ class Forecaster(Network):
         return self
 
     def _learn(self, examples: Examples) -> None:
+        """Train the network on all windows, or on all but the last ones."""
         rng = self._rng()
-        outputs = self._windows.variables * len(self.quantiles or [None])
+        steps = self._windows.steps
+        outputs = self._windows.variables * (1 if self.quantiles is None else len(self.quantiles))
         if self._exogenous:
             model = self._network(examples, outputs, rng, every_step=True)
         else:
-            model = self._network(examples, outputs * self._windows.steps, rng)
+            model = self._network(examples, outputs * steps, rng)
         held_out = None
         if self.early_stopping:
             first = len(examples.x) - math.ceil(self.validation_fraction * len(examples.x))
-            # Without those windows whose steps to come are held out too.
-            examples, held_out = examples[: first - self._windows.steps + 1], examples[first:]
+            # Without those windows of which a step to come is held out too.
+            examples, held_out = examples[: max(first - steps + 1, 0)], examples[first:]
+            if not (len(examples.x) and len(held_out.x)):
+                raise ValueError(
+                    f"validation_fraction is {self.validation_fraction}, which leaves nothing to "
+                    f"train on or to hold out of {first + len(held_out.x)} windows"
+                )
         self._train(model, self._loss(), examples, held_out, rng)
 
     def _loss(self) -> Loss:
-        """The loss of the network's outputs, which has an axis of quantiles, if only of one."""
-        if self.quantiles is None:
-            base, last = LOSSES[self.loss], ()
-        else:
-            base = partial(quantile_loss, quantiles=self.quantiles)
-            last = (len(self.quantiles),)
+        """The loss of the network's outputs, which have no axes of variables and quantiles."""
+        base, last = LOSSES[self.loss], list[int]()
+        if self.quantiles is not None:
+            base, last = partial(quantile_loss, quantiles=self.quantiles), [len(self.quantiles)]
 
         def loss(outputs: Array, targets: Array, **weight: Array) -> tuple[float, Array]:
             value, slope = base(outputs.reshape(*targets.shape, *last), targets, **weight)
@@ -203,12 +213,12 @@ class Forecaster(Network):
         known = self._with_future(known, exog_future)
         steps = self._windows.steps
         parts = []
-        for start in range(0, self.horizon, steps):
+        for start in range(0, self.horizon_, steps):
             around = None if known is None else known[start : start + self.window_ + steps]
             parts.append(self._forecast(past, around))
             past = np.concatenate([past, parts[-1][..., 0]])[-self.window_ :]
         forecast = np.sort(np.concatenate(parts), axis=-1)
-        forecast = forecast if self.quantiles is not None else forecast[..., 0]
+        forecast = forecast[..., 0] if self.quantiles_ is None else forecast
         return forecast[:, 0] if self._one_variable else forecast
 
     def _forecast(self, past: Array, known: Array | None) -> Array:
@@ -226,46 +236,43 @@ class Forecaster(Network):
             if exog is not None:
                 raise ValueError("exog is given without series, beside which it stands")
             return self._end
-        values = self._read("series", series)
+        dtype = self._end[0].dtype
+        values = self._read("series", series, dtype)
         expected = () if self._one_variable else (self._windows.variables,)
         if values.shape[1:] != expected:
-            raise ValueError(
-                f"series has shape {values.shape}, expected {('T', *expected)} as in fit"
-            )
+            axes = "(T,)" if self._one_variable else f"(T, {self._windows.variables})"
+            raise ValueError(f"series has shape {values.shape}, expected {axes} as in fit")
         if len(values) < self.window_:
             raise ValueError(
                 f"series has {len(values)} steps, expected at least window = {self.window_}"
             )
         values = values.reshape(len(values), -1)
-        known = self._read_exog("exog", exog, len(values))
+        known = self._read_exog("exog", exog, len(values), dtype)
         return values[-self.window_ :], None if known is None else known[-self.window_ :]
 
     def _with_future(self, known: Array | None, exog_future: Any) -> Array | None:
         """The exogenous inputs of the window and of the steps to come, (W + h, E)."""
-        future = self._read_exog("exog_future", exog_future, self.horizon)
+        future = self._read_exog("exog_future", exog_future, self.horizon_, self._end[0].dtype)
         return None if known is None or future is None else np.concatenate([known, future])
 
-    def _read(self, name: str, value: Any) -> Array:
+    def _read(self, name: str, value: Any, dtype: Any) -> Array:
+        """Finite numbers (T,) or (T, F)."""
         array: Array = check_array(
-            value, ensure_2d=False, dtype=FLOATS, input_name=name, estimator=self
+            value, ensure_2d=False, dtype=dtype, input_name=name, estimator=self
         )
         return array
 
-    def _read_exog(self, name: str, value: Any, steps: int) -> Array | None:
-        """Exogenous inputs as (steps, E), of the E of `fit`; None if they are not used."""
-        if value is None and not self._exogenous:
+    def _read_exog(self, name: str, value: Any, steps: int, dtype: Any) -> Array | None:
+        """Exogenous inputs as (steps, E), with E as in fit; None if fit had none."""
+        if value is None and self._exogenous is None:
             return None
-        if value is None or not self._exogenous:
-            raise ValueError(
-                f"{name} is {'missing' if value is None else 'given'}, and fit had "
-                f"{'exogenous inputs' if value is None else 'none'}"
-            )
-        array = self._read(name, value)
+        if value is None or self._exogenous is None:
+            there = "missing, but fit had some" if value is None else "given, but fit had none"
+            raise ValueError(f"{name} is {there}")
+        array = self._read(name, value, dtype)
         array = array.reshape(len(array), -1)
         if array.shape != (steps, self._exogenous):
-            raise ValueError(
-                f"{name} has shape {array.shape}, expected {(steps, self._exogenous)}"
-            )
+            raise ValueError(f"{name} has shape {array.shape}, expected {(steps, self._exogenous)}")
         return array
 
     def _check_options(self) -> None:

@@ -90,9 +90,7 @@ class Network(BaseEstimator):  # type: ignore[misc]
             return AdamW(model, lr=self.learning_rate, weight_decay=self.weight_decay)
         return Adam(model, lr=self.learning_rate)
 
-    def _stopping(
-        self, model: Sequential, loss: Loss, held_out: Examples | None
-    ) -> dict[str, Any]:
+    def _stopping(self, model: Sequential, loss: Loss, held_out: Examples | None) -> dict[str, Any]:
         """The options of `fit` that end a training by the loss of the examples held out."""
         if held_out is None:
             return {}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..training import ModuleGrads
+from ..training import ModuleGrads, Standardizer
 from ._read import Array
 
 
@@ -35,37 +35,22 @@ class Examples:
         return counts if self.lengths is None else counts * (np.arange(T) < self.lengths[:, None])
 
 
-@dataclass
-class Scaling:
-    """A shift and a scale for each of F features, to mean 0 and variance 1."""
+def standardizer(values: Array, weight: Array | None = None, scaled: bool = True) -> Standardizer:
+    """One fitted to values (..., F), of which each row counts as its weight (...) says.
 
-    mean: Array  # (F,)
-    scale: Array
-
-    @classmethod
-    def of(cls, values: Array, weight: Array | None = None, scaled: bool = True) -> Scaling:
-        """That of values (..., F), each row of which counts as its weight (...) says.
-
-        A feature whose numbers differ by rounding only is shifted, and not scaled.
-        """
-        if not scaled:
-            return cls(np.zeros(values.shape[-1]), np.ones(values.shape[-1]))
-        rows = values.reshape(-1, values.shape[-1]).astype(np.float64)
-        weight = None if weight is None else weight.reshape(-1)
-        mean = np.average(rows, axis=0, weights=weight)
-        deviation = np.sqrt(np.average(np.square(rows - mean), axis=0, weights=weight))
-        rounding = 10 * np.finfo(values.dtype).eps * np.abs(mean)
-        return cls(mean, np.where(deviation <= rounding, 1.0, deviation))
-
-    def apply(self, values: Array) -> Array:
-        """Scaled values, in their own dtype."""
-        scaled: Array = ((values - self.mean) / self.scale).astype(values.dtype)
-        return scaled
-
-    def undo(self, values: Array) -> Array:
-        """The reverse of `apply`."""
-        unscaled: Array = (values * self.scale + self.mean).astype(values.dtype)
-        return unscaled
+    Without `scaled` it leaves all numbers as they are.
+    """
+    features = values.shape[-1]
+    if not scaled:
+        return Standardizer(np.zeros(features), np.ones(features))
+    found = Standardizer().fit(values, mask=None if weight is None else weight > 0)
+    if weight is None:
+        return found
+    # From the plain mean on, by which the weighted one of equal numbers has no rounding error.
+    rows, counts = values.reshape(-1, features) - found.mean, weight.reshape(-1)
+    shift = np.average(rows, axis=0, weights=counts)
+    deviation = np.sqrt(np.average(np.square(rows - shift), axis=0, weights=counts))
+    return Standardizer(found.mean + shift, np.where(deviation > 0, deviation, 1))
 
 
 class Returning:

@@ -19,7 +19,7 @@ from sklearn.utils.validation import (
 from .._core import checks
 from ..training import softmax, softmax_cross_entropy
 from ._network import LOSSES, Loss, Network
-from ._parts import Examples, Scaling
+from ._parts import Examples, standardizer
 from ._read import Array, read_sequences
 
 
@@ -40,8 +40,8 @@ class SequenceEstimator(Network):
             if not len(rows):
                 raise ValueError("the weight of every example is zero, expected one above zero")
             examples = examples[rows]
-        self._x_scaling = Scaling.of(examples.x, examples.step_weight(), self.standardize)
-        examples.x = self._x_scaling.apply(examples.x)
+        self._x_standardizer = standardizer(examples.x, examples.step_weight(), self.standardize)
+        examples.x = self._x_standardizer.transform(examples.x)
         return examples
 
     def _fit(self, examples: Examples, loss: Loss, outputs: int, strata: Array | None) -> None:
@@ -64,7 +64,7 @@ class SequenceEstimator(Network):
         check_is_fitted(self)
         x, lengths = read_sequences(self, X, reset=False)
         x = x.astype(next(iter(self.model_.params.values())).dtype, copy=False)
-        outputs: Array = self.model_.predict(self._x_scaling.apply(x), lengths=lengths)
+        outputs: Array = self.model_.predict(self._x_standardizer.transform(x), lengths=lengths)
         return outputs
 
     def __sklearn_tags__(self) -> Any:
@@ -311,15 +311,15 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):  # type: ignore[misc
         y = validate_data(self, y=y, multi_output=True, y_numeric=True)
         self._one_target = y.ndim == 1
         examples = self._examples(X, y.reshape(len(y), -1).astype(float), sample_weight, None)
-        self._y_scaling = Scaling.of(examples.y, examples.weight, self.standardize)
-        examples.y = self._y_scaling.apply(examples.y).astype(examples.x.dtype)
+        self._y_standardizer = standardizer(examples.y, examples.weight, self.standardize)
+        examples.y = self._y_standardizer.transform(examples.y).astype(examples.x.dtype)
         self._fit(examples, LOSSES[self.loss], examples.y.shape[1], strata=None)
         return self
 
     def predict(self, X: Any) -> Array:
         """The predictions, (n,) or (n, K) as y was, for X as in `fit`."""
         outputs = self._outputs(X)
-        predictions = self._y_scaling.undo(outputs.astype(np.float64))
+        predictions = self._y_standardizer.inverse(outputs.astype(np.float64))
         return predictions[:, 0] if self._one_target else predictions
 
     def __sklearn_tags__(self) -> Any:
