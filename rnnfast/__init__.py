@@ -1,7 +1,7 @@
 """Fast recurrent networks on the CPU: RNN, GRU, LSTM and cells of your own, forward and backward.
 
-`rnnfast.cells`, `rnnfast.training`, `rnnfast.torch`, `rnnfast.jax` and `rnnfast.onnx` are imported
-when they are first used.
+`rnnfast.cells`, `rnnfast.training`, `rnnfast.estimators`, `rnnfast.torch`, `rnnfast.jax` and
+`rnnfast.onnx` are imported when they are first used.
 """
 
 from typing import TYPE_CHECKING
@@ -50,6 +50,7 @@ __all__ = [
 
 _PARTS = {
     "cells": "numpy",
+    "estimators": "sklearn",
     "jax": "jax",
     "onnx": "onnx",
     "torch": "torch",
@@ -58,6 +59,7 @@ _PARTS = {
 
 if TYPE_CHECKING:
     from . import cells as cells
+    from . import estimators as estimators
     from . import jax as jax
     from . import onnx as onnx
     from . import torch as torch

@@ -16,12 +16,12 @@ from rnnfast import (
     GRU,
     LSTM,
     RNN,
-    Last,
-    Recurrent,
-    Sequential,
     GRUCell,
+    Last,
     LSTMCell,
+    Recurrent,
     RNNCell,
+    Sequential,
     cells,
     demos,
     functional,
@@ -81,6 +81,7 @@ def model_backward(*arguments: Any, times: int = 1) -> None:
 def step_backward(*arguments: Any, times: int = 1) -> None:
     cell = GRUCell(3, 4)
     tape = cell.forward(X[0])[1]
+    for _ in range(times):
         cell.backward(tape, *arguments)
 
 
