@@ -1,7 +1,7 @@
 """Fast recurrent networks on the CPU: RNN, GRU, LSTM and cells of your own, forward and backward.
 
-`rnnfast.cells`, `rnnfast.training`, `rnnfast.torch` and `rnnfast.onnx` are imported when they are
-first used.
+`rnnfast.cells`, `rnnfast.training`, `rnnfast.estimators`, `rnnfast.torch`, `rnnfast.jax` and
+`rnnfast.onnx` are imported when they are first used.
 """
 
 from typing import TYPE_CHECKING
@@ -23,12 +23,16 @@ from ._saving import load, save
 from ._sequential import Sequential
 from ._version import __version__
 from .layers import GRU, LSTM, RNN
+from .step_cells import GRUCell, LSTMCell, RNNCell
 
 __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "GRUCell",
+    "LSTMCell",
     "Last",
+    "RNNCell",
     "Recurrent",
     "Sequential",
     "__version__",
@@ -46,6 +50,8 @@ __all__ = [
 
 _PARTS = {
     "cells": "numpy",
+    "estimators": "sklearn",
+    "jax": "jax",
     "onnx": "onnx",
     "torch": "torch",
     "training": "numpy",
@@ -53,6 +59,8 @@ _PARTS = {
 
 if TYPE_CHECKING:
     from . import cells as cells
+    from . import estimators as estimators
+    from . import jax as jax
     from . import onnx as onnx
     from . import torch as torch
     from . import training as training

@@ -14,7 +14,7 @@ from ._core.passes import (
     run_backward,
     run_forward,
 )
-from ._parameters import Array
+from ._parameters import Array, Parameters
 from ._recurrent import CellState, GivenState, RecurrentLayer, Tape, stacked
 from .stream import Stream
 
@@ -29,12 +29,25 @@ class Gradients(NamedTuple, Generic[State]):
     params: dict[str, Array]
 
 
-class BuiltIn(RecurrentLayer, Generic[State]):
-    """A layer with a kernel of its own. A subclass names its cell."""
+class KernelCell(Parameters):
+    """Parameters of cells that have a kernel of their own. A subclass names the cell."""
 
     def _kind(self) -> tuple[int, int]:
         """Return the kernels' numbers for the cell and its nonlinearity."""
         raise NotImplementedError
+
+    def _check_params(self) -> list[Weights]:
+        """Return each cell's weights, checked unless they are the very arrays of last time."""
+        params = self.params
+        if not arrays.same(params, self._checked):
+            self._check_named("params", params)
+            self._checked = {name: params[name] for name in self._shapes}
+            self._weights = [Weights(*map(params.get, names)) for names in self._names]
+        return self._weights
+
+
+class BuiltIn(RecurrentLayer, KernelCell, Generic[State]):
+    """A layer of cells that have a kernel of their own."""
 
     def __call__(
         self,
@@ -198,12 +211,3 @@ class BuiltIn(RecurrentLayer, Generic[State]):
         """Turn each cell's h and c, (B, .), into what the user sees."""
         state = stacked(h, batched)
         return state if len(self._sizes) == 1 else (state, stacked(c, batched))
-
-    def _check_params(self) -> list[Weights]:
-        """Return each cell's weights, checked unless they are the very arrays of last time."""
-        params = self.params
-        if not arrays.same(params, self._checked):
-            self._check_named("params", params)
-            self._checked = {name: params[name] for name in self._shapes}
-            self._weights = [Weights(*map(params.get, names)) for names in self._names]
-        return self._weights

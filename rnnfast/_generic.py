@@ -56,7 +56,7 @@ class Recurrent(RecurrentLayer):
     input_size, hidden_size : int
         I and H.
     num_layers : int
-        L. Each layer but the first reads the outputs of the one before, of all directions.
+        L: each layer but the first reads the outputs of the one before, of all directions.
     sizes : dict of str to int or "x", optional
         The sizes of states and extra inputs that differ from H. They go before those of the cell.
     bias : bool
@@ -90,8 +90,9 @@ class Recurrent(RecurrentLayer):
     Examples
     --------
     >>> layer = rnnfast.Recurrent(rnnfast.cells.mgu, input_size=8, hidden_size=32, rng=0)
+    >>> x = np.zeros((100, 16, 8), np.float32)
     >>> y, state, tape = layer.forward(x)
-    >>> grads = layer.backward(tape, dy)
+    >>> grads = layer.backward(tape, np.ones_like(y))
     """
 
     def __init__(

@@ -200,3 +200,13 @@ class Parameters:
     def _check_named(self, name: str, arrays: Mapping[str, Array], writeable: bool = False) -> None:
         """Raise unless `arrays` has the parameters' names, shapes and dtype."""
         checks.named(name, arrays, self._shapes, self.dtype, writeable)
+
+    def _accumulated(
+        self, params: dict[str, Array], accumulate: dict[str, Array] | None
+    ) -> dict[str, Array]:
+        """Add the gradients to those of the caller, if it gave some."""
+        if accumulate is None:
+            return params
+        for name, gradient in params.items():
+            np.add(accumulate[name], gradient, out=accumulate[name])
+        return accumulate

@@ -122,16 +122,6 @@ class RecurrentLayer(Parameters):
         tape.cells, tape.masks = [], []
         return self._as_given(dout, tape.batch), done
 
-    def _accumulated(
-        self, params: dict[str, Array], accumulate: dict[str, Array] | None
-    ) -> dict[str, Array]:
-        """Add the gradients to those of the caller, if it gave some."""
-        if accumulate is None:
-            return params
-        for name, gradient in params.items():
-            np.add(accumulate[name], gradient, out=accumulate[name])
-        return accumulate
-
     # ------------------------------------------------------------------------------------ steps
 
     def _dropout_mask(self, shape: tuple[int, ...]) -> Array | None:

@@ -25,7 +25,7 @@ class RNN(BuiltIn[Array]):
     input_size, hidden_size : int
         I and H.
     num_layers : int
-        L. Each layer but the first reads the outputs of the one before, of all directions.
+        L: each layer but the first reads the outputs of the one before, of all directions.
     nonlinearity : {"tanh", "relu", "sigmoid", "identity"}
         The activation.
     bias : bool
@@ -65,8 +65,9 @@ class RNN(BuiltIn[Array]):
     Examples
     --------
     >>> layer = rnnfast.RNN(8, 16, rng=0)
+    >>> x = np.zeros((100, 16, 8), np.float32)
     >>> y, state, tape = layer.forward(x)
-    >>> grads = layer.backward(tape, dy)
+    >>> grads = layer.backward(tape, np.ones_like(y))
     >>> for name, value in layer.params.items():
     ...     value -= 0.01 * grads.params[name]
     """

@@ -7,41 +7,54 @@ Letters: `T` time steps, `B` batch rows, `I` input size, `H` hidden size, `P` ou
 except in a projected LSTM), `G` gates. A prime marks the previous step, `*` is element-wise, `a` is
 a pre-activation and `dX` the gradient of `X`.
 
-Parameters of several functions
--------------------------------
-x : (T, B, I), float32 or float64. All other arrays and all results have its dtype.
-h0, c0 : (B, P) and (B, H), the states before the first step. None means zeros.
-w_ih, w_hh : (G*H, I) and (G*H, P), the gates stacked in the order each function names.
-b_ih, b_hh : (G*H,) each, or None.
-lengths : (B,) of int in [0, T]. Row `b` has `lengths[b]` steps; what follows is padding, whose
-    inputs have no effect, whose outputs are 0, and through which no gradient flows.
-resets : (T, B) of bool. Where true, the state of row `b` is set to zero before step `t`.
-reverse : run each row from its last valid step to step 0.
-need_tape : whether to return what the backward pass needs. The tape refers to `x` (do not modify
-    `x` before the backward pass) and owns everything else.
-dy, dh_n, dc_n : gradients of the forward pass's results, in their shapes. None means zeros.
+Parameters of several functions:
 
-Results
--------
-y : (T, B, P), the state `h` after every step.
-h_n, c_n : (B, P) and (B, H), the states after each row's last step, the initial ones without steps.
-tape : for the backward pass, which leaves it as it was; None if not `need_tape`.
-gradients : named and shaped as the arguments. That of a bias or `w_hr` that was None is None; that
-    of an initial state is an array even where the state was None.
+x
+    (T, B, I), float32 or float64. All other arrays and all results have its dtype.
+h0, c0
+    (B, P) and (B, H), the states before the first step. None means zeros.
+w_ih, w_hh
+    (G*H, I) and (G*H, P), the gates stacked in the order each function names.
+b_ih, b_hh
+    (G*H,) each, or None.
+lengths
+    (B,) of int in [0, T]. Row `b` has `lengths[b]` steps; what follows is padding, whose inputs
+    have no effect, whose outputs are 0, and through which no gradient flows.
+resets
+    (T, B) of bool. Where true, the state of row `b` is set to zero before step `t`.
+reverse
+    Run each row from its last valid step to step 0.
+need_tape
+    Whether to return what the backward pass needs. The tape refers to `x` (do not modify `x` before
+    the backward pass) and owns everything else.
+dy, dh_n, dc_n
+    Gradients of the forward pass's results, in their shapes. None means zeros.
 
-Literature
-----------
-Cho et al., "Learning phrase representations using RNN encoder-decoder for statistical machine
-    translation", EMNLP 2014, arXiv:1406.1078.
-Chung, Gulcehre, Cho, Bengio, "Empirical evaluation of gated recurrent neural networks on sequence
-    modeling", 2014, arXiv:1412.3555.
-Elman, "Finding structure in time", Cognitive Science 14(2), 1990.
-Gers, Schmidhuber, Cummins, "Learning to forget: continual prediction with LSTM", Neural Computation
-    12(10), 2000.
-Hochreiter, Schmidhuber, "Long short-term memory", Neural Computation 9(8), 1997.
-Sak, Senior, Beaufays, "Long short-term memory based recurrent neural network architectures for
-    large vocabulary speech recognition", 2014, arXiv:1402.1128.
-Werbos, "Backpropagation through time: what it does and how to do it", Proc. IEEE 78(10), 1990.
+Results:
+
+y
+    (T, B, P), the state `h` after every step.
+h_n, c_n
+    (B, P) and (B, H), the states after each row's last step, the initial ones without steps.
+tape
+    For the backward pass, which leaves it as it was; None if not `need_tape`.
+gradients
+    Named and shaped as the arguments. That of a bias or `w_hr` that was None is None; that of an
+    initial state is an array even where the state was None.
+
+Literature:
+
+- Cho et al., "Learning phrase representations using RNN encoder-decoder for statistical machine
+  translation", EMNLP 2014, arXiv:1406.1078.
+- Chung, Gulcehre, Cho, Bengio, "Empirical evaluation of gated recurrent neural networks on sequence
+  modeling", 2014, arXiv:1412.3555.
+- Elman, "Finding structure in time", Cognitive Science 14(2), 1990.
+- Gers, Schmidhuber, Cummins, "Learning to forget: continual prediction with LSTM", Neural
+  Computation 12(10), 2000.
+- Hochreiter, Schmidhuber, "Long short-term memory", Neural Computation 9(8), 1997.
+- Sak, Senior, Beaufays, "Long short-term memory based recurrent neural network architectures for
+  large vocabulary speech recognition", 2014, arXiv:1402.1128.
+- Werbos, "Backpropagation through time: what it does and how to do it", Proc. IEEE 78(10), 1990.
 """
 
 from __future__ import annotations

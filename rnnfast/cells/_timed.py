@@ -124,11 +124,11 @@ def _fraction(v: Expression) -> Expression:
 def lru(r_min: float = 0.0, r_max: float = 1.0, max_angle: float = math.pi) -> Cell:
     """Return a linear recurrent unit (Orvieto et al. 2023, arXiv:2303.06349).
 
-    z = a z' + sqrt(1 - |a|^2) B x with complex numbers, y = Re(C z) + D x, of size H. The states re
-    and im are the parts of z. There is no bias and no activation: layers in between have them.
+    z = a z' + sqrt(1 - abs(a)^2) B x with complex numbers, y = Re(C z) + D x, of size H. The states
+    re and im are the parts of z. There is no bias and no activation: layers in between have them.
 
     a = exp(-exp(nu)) (cos f + i sin f), with cos f = -tanh(theta) and sin f = 1 / cosh(theta), so
-    that |a| < 1 and 0 < f < pi; other angles would repeat these, as only the real part is read.
+    that abs(a) < 1 and 0 < f < pi; other angles would repeat these, as only the real part is read.
     a begins at random, uniformly in the ring of radii `r_min` to `r_max`, up to `max_angle`. B and
     C are b_re and b_im, and y.weight_re and y.weight_im, the last with its sign changed.
     """

@@ -5,8 +5,10 @@ parameters and results. A call has two more arguments, `lengths` and `resets`. `
 the layers of an existing model into them, `report` says which, `restore` turns them back:
 
 >>> import rnnfast.torch
+>>> model = torch.nn.ModuleDict({"gru": torch.nn.GRU(8, 64)})
 >>> model = rnnfast.torch.accelerate(model)
 >>> print(rnnfast.torch.report(model))
+replaced  gru  GRU(8, 64)
 
 `Recurrent` makes a module of a cell of your own (`rnnfast.cells`), on the CPU.
 

@@ -16,8 +16,11 @@ from rnnfast import (
     GRU,
     LSTM,
     RNN,
+    GRUCell,
     Last,
+    LSTMCell,
     Recurrent,
+    RNNCell,
     Sequential,
     cells,
     demos,
@@ -73,6 +76,13 @@ def model_backward(*arguments: Any, times: int = 1) -> None:
     y, tape = model.forward(X)
     for _ in range(times):
         model.backward(tape, *(arguments or (y,)))
+
+
+def step_backward(*arguments: Any, times: int = 1) -> None:
+    cell = GRUCell(3, 4)
+    tape = cell.forward(X[0])[1]
+    for _ in range(times):
+        cell.backward(tape, *arguments)
 
 
 def fit(loss: float = 1.0, **options: Any) -> None:
@@ -184,6 +194,21 @@ ROWS: list[Row] = [
             (name, ValueError, lambda kind=kind: kind(0, 4), "input_size is 0"),
         )
     ),
+    *(
+        row
+        for kind in (RNNCell, GRUCell, LSTMCell)
+        for row in (
+            (kind.__name__, TypeError, lambda kind=kind: kind(3, 4.0), "hidden_size has type"),
+            (kind.__name__, TypeError, lambda kind=kind: kind(3, 4, dtype=int), "dtype is <class"),
+            (kind.__name__, ValueError, lambda kind=kind: kind(0, 4), "input_size is 0"),
+        )
+    ),
+    ("StepCell.forward", TypeError, lambda: GRUCell(3, 4).forward([1.0]), "x has type list"),
+    ("StepCell.forward", ValueError, lambda: GRUCell(3, 4).forward(X), "x has shape"),
+    ("StepCell.backward", TypeError, lambda: GRUCell(3, 4).backward(None), "tape has type None"),
+    ("StepCell.backward", TypeError, lambda: step_backward([1.0]), "dh has type list"),
+    ("StepCell.backward", ValueError, lambda: step_backward(X[0]), "dh has shape"),
+    ("StepCell.backward", RuntimeError, lambda: step_backward(times=2), "tape was used by"),
     ("BuiltIn.forward", TypeError, lambda: GRU(3, 4).forward([1.0]), "x has type list"),
     ("BuiltIn.forward", TypeError, lambda: GRU(3, 4).forward(X.astype(float)), "x has dtype"),
     ("BuiltIn.forward", ValueError, lambda: GRU(3, 4).forward(X[:, :, 1:]), "x has shape"),

@@ -6,17 +6,22 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
 
+import rnnfast
 from rnnfast._core import threads as _threads
 
 ROOT = Path(__file__).parents[2]
-PAGES = (
-    "README.md", "docs/cells.md", "docs/embedding.md", "docs/models.md", "docs/training.md",
-)  # fmt: skip
-EXTRAS = ("onnx", "torch")  # parts of rnnfast that need the package of that name
+PAGES = [  # all that have Python
+    path.relative_to(ROOT).as_posix()
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    if "\n```python\n" in path.read_text(encoding="utf-8")
+]
+CONTINUED = ("docs/start.md",)  # its sections go on from each other
+EXTRAS = rnnfast._PARTS  # parts of rnnfast, and the package that each needs
 
 
 def sections(page: str) -> Iterator[tuple[str, str]]:
@@ -35,14 +40,6 @@ def sections(page: str) -> Iterator[tuple[str, str]]:
     yield heading, "\n".join(program)
 
 
-PROGRAMS = [
-    pytest.param(page, program, id=f"{page}: {heading}")
-    for page in PAGES
-    for heading, program in sections(page)
-    if program.strip()
-]
-
-
 def optional_packages(program: str) -> set[str]:
     """What a program imports beyond the standard library and NumPy."""
     names = set()
@@ -52,13 +49,44 @@ def optional_packages(program: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
     packages = {name.partition(".")[0] for name in names}
-    packages |= {e for e in EXTRAS if any(f"{n}.".startswith(f"rnnfast.{e}.") for n in names)}
+    packages |= {
+        package
+        for part, package in EXTRAS.items()
+        if any(f"{name}.".startswith(f"rnnfast.{part}.") for name in names)
+    }
     return packages - {*sys.stdlib_module_names, "numpy", "rnnfast"}
 
 
+def programs(page: str) -> Iterator[tuple[str, str]]:
+    """The programs of a page: each section, or all sections up to one that needs a package."""
+    before = ""
+    for heading, program in sections(page):
+        if page not in CONTINUED:
+            yield heading, program
+        elif optional_packages(program):
+            yield heading, merged(before, program)
+        else:
+            before = merged(before, program)
+    yield "all", before
+
+
+def merged(first: str, second: str) -> str:
+    """Two programs in one, every line where it stands on the page."""
+    lines = zip_longest(first.split("\n"), second.split("\n"), fillvalue="")
+    return "\n".join(a or b for a, b in lines)
+
+
+PROGRAMS = [
+    pytest.param(page, program, id=f"{page}: {heading}")
+    for page in PAGES
+    for heading, program in programs(page)
+    if program.strip()
+]
+
+
 def test_the_programs_are_found() -> None:
-    pages = [program.values[0] for program in PROGRAMS]
-    assert set(pages) == set(PAGES)
+    assert {program.values[0] for program in PROGRAMS} == set(PAGES)
+    assert {"README.md", "docs/accuracy.md", "docs/howto/pytorch.md", "docs/cells.md"} <= set(PAGES)
     used = set().union(*(optional_packages(str(program.values[1])) for program in PROGRAMS))
     assert used == {"onnx", "onnxruntime", "safetensors", "torch"}
 

@@ -1,6 +1,7 @@
 """torch.fx takes an accelerated layer as a whole, as torch.nn's, and so does quantization by it.
 
-Other tools of torch.ao.quantization go by the exact class: docs/embedding.md says to restore first.
+Other tools of torch.ao.quantization go by the exact class: docs/howto/pytorch.md says to restore
+first.
 """
 
 from __future__ import annotations
