@@ -13,8 +13,8 @@ import pytest
 from rnnfast._core import threads as _threads
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/cells.md", "docs/embedding.md")
-EXTRAS = ("onnx", "torch")  # parts of rnnfast that need the package of that name
+PAGES = ("README.md", "docs/cells.md", "docs/embedding.md", "docs/jax.md")
+EXTRAS = ("jax", "onnx", "torch")  # parts of rnnfast that need the package of that name
 
 
 def sections(page: str) -> Iterator[tuple[str, str]]:
@@ -58,7 +58,7 @@ def test_the_programs_are_found() -> None:
     pages = [program.values[0] for program in PROGRAMS]
     assert set(pages) == set(PAGES)
     used = set().union(*(optional_packages(str(program.values[1])) for program in PROGRAMS))
-    assert used == {"onnx", "onnxruntime", "safetensors", "torch"}
+    assert used == {"jax", "onnx", "onnxruntime", "safetensors", "torch"}
 
 
 @pytest.mark.parametrize(("page", "program"), PROGRAMS)
