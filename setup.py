@@ -61,7 +61,7 @@ NOT_GNU = "rnnfast is written in GNU C, which this compiler does not understand:
 OPENMP_PROGRAM = "#include <omp.h>\nint threads(void) { return omp_get_max_threads(); }"
 
 
-# Names of C functions, which nothing looks up in what is installed. Profilers and sanitizers show
+# Names of static functions, which nothing looks up in what is installed. Profilers and sanitizers show
 # them: so they stay in what is built in place. Both GNU's linker and Apple's know this option.
 NO_LOCAL_SYMBOLS = ["-Wl,-x"]
 
