@@ -1,10 +1,11 @@
 # Arrays in and out: the one place that knows of bytes.
 #
 # A typed memoryview costs 124 ns an argument, a look at a plain array by NumPy's C interface 13 ns (M39). A training
-# step of one layer passes twenty arrays, so the calls of a layer go through `take`. Everywhere else, where a call is
-# not in microseconds, there are buffers, `cnp.ndarray[real]`. They are not memoryviews, whose code Cython writes into
-# every module that has one, several times what the module itself takes. *Plain* are exact ndarrays: aligned,
-# C-contiguous, native. What is not plain is explained or converted by checks.py.
+# step of one layer passes twenty arrays, so the calls of a layer go through `take`. Where arrays
+# are read and written element by element (ragged.pyx), there are typed memoryviews. Elsewhere an array of integers is a
+# buffer, `cnp.ndarray[Py_ssize_t]`: Cython writes the code of memoryviews into every module that has one, where it takes
+# more room than all the rest. *Plain* are exact ndarrays: aligned, C-contiguous, native. What is not plain is explained
+# or converted by checks.py.
 #
 # Inside, an array is a `Rows`: rows of reals, some distance apart.
 cimport numpy as cnp

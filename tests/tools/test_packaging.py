@@ -122,10 +122,10 @@ def test_the_extensions_are_small() -> None:
     assert sum(Path(module.__file__).stat().st_size for module in MODULES.values()) < 4.2e6
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_no_module_has_the_code_of_memoryviews(name: str) -> None:
-    """It would be most of the module: arrays are taken by NumPy's C interface or as buffers."""
-    assert b"View.MemoryView" not in Path(MODULES[name].__file__).read_bytes()
+def test_one_module_has_the_code_of_memoryviews() -> None:
+    """It is more than half of such a module."""
+    code = {name: Path(module.__file__).read_bytes() for name, module in MODULES.items()}
+    assert [name for name, text in code.items() if b"View.MemoryView" in text] == ["ragged"]
 
 
 def test_no_symbol_but_the_module_is_exported() -> None:
