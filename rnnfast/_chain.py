@@ -147,6 +147,12 @@ def link(name: str, layer: Any) -> Link:
     if is_class or not all(hasattr(layer, name) for name in ("forward", "backward", "params")):
         what = f"is the class {layer.__name__}" if is_class else f"has type {type(layer).__name__}"
         raise TypeError(f"{label} {what}, expected a layer with forward, backward and params")
+    if _is_own(layer) and hasattr(layer, "hidden_size") and not isinstance(layer, RecurrentLayer):
+        kind = type(layer).__name__
+        raise TypeError(
+            f"{label} has type {kind}, which takes one step from a state that it is given; use "
+            f"{kind.removesuffix('Cell')}, and the stream of the model for single steps"
+        )
     call = layer if callable(layer) else layer.forward
     takes = _taken(label, layer.forward), _taken(label, call)
     cell = getattr(layer, "cell", None) if isinstance(layer, RecurrentLayer) else None
