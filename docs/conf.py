@@ -22,6 +22,7 @@ exclude_patterns = ["examples"]
 default_role = "py:obj"  # what a docstring has in backticks is a link where it names something
 nitpicky = True
 maximum_signature_line_length = 88
+toc_object_entries_show_parents = "hide"
 
 # Markdown: anchors as code hosts make them, so that links work in both places.
 myst_heading_anchors = 3
