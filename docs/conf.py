@@ -28,7 +28,8 @@ toc_object_entries_show_parents = "hide"
 myst_heading_anchors = 3
 
 # The site is built without these packages: what the docstrings say is all that is needed.
-autodoc_mock_imports = ["jax", "sklearn", "torch", "rnnfast._core.tensors"]  # the latter asks PyTorch for pointers
+autodoc_mock_imports = ["jax", "sklearn", "torch"]
+autodoc_mock_imports += ["rnnfast._core.tensors"]  # which asks PyTorch for pointers
 autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings have types with shapes
