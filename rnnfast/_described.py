@@ -14,7 +14,7 @@ class Described:
     """An object whose options are attributes under the names of its constructor's arguments.
 
     What must be given is shown by its place, and an option by its name where it is not the default
-    or one of `_always_shown`.
+    or one of `_always_shown`. What a subclass takes and does not keep is not shown.
     """
 
     _never_shown: ClassVar[tuple[str, ...]] = ("params", "rng", "state")
@@ -26,6 +26,8 @@ class Described:
             if name in self._never_shown:
                 continue
             value = self._option(name)
+            if value is argument.empty:
+                continue
             if argument.default is argument.empty:
                 words.append(_text(value))
             elif name in self._always_shown or value != argument.default:
@@ -33,8 +35,8 @@ class Described:
         return f"{type(self).__name__}({', '.join(words)})"
 
     def _option(self, name: str) -> Any:
-        """The value of an option."""
-        return getattr(self, name)
+        """The value of an option; `inspect.Parameter.empty` if it is not known."""
+        return getattr(self, name, inspect.Parameter.empty)
 
 
 class Module(Described):

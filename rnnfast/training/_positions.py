@@ -41,7 +41,7 @@ class Positions:
         if mask is not None:
             axes = len(shape) if entire else np.ndim(mask)
             checks.of_shape("mask", checks.booleans("mask", mask), shape[:axes])
-        self.mask, self.weight = mask, None
+        self.shape, self.mask, self.weight = shape, mask, None
         if weight is not None:
             given = reals("weight", weight)
             checks.of_shape("weight", given, shape[: len(shape) if entire else given.ndim])
@@ -74,11 +74,12 @@ class Positions:
         array = array.astype(like.dtype, copy=False)
         return array if self.mask is None else np.where(_over(self.mask, array), array, 0)
 
-    def weights(self, values: Array) -> Array:
-        """How much each entry of `values` counts."""
+    def weights(self) -> Array:
+        """How much each position counts, in the shape of all; 0 where one does not count."""
         counted = self.mask if self.weight is None else self.weight
-        given = np.ones(()) if counted is None else _over(counted, values)
-        return np.broadcast_to(given.astype(np.float64), values.shape)
+        given = np.ones(()) if counted is None else counted.astype(np.float64)
+        axes = (1,) * (len(self.shape) - given.ndim)
+        return np.broadcast_to(given.reshape(given.shape + axes), self.shape)
 
     def sum(self, terms: Array) -> float:
         """The weighted sum of `terms`, in float64; what does not count may be anything."""

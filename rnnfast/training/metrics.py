@@ -87,7 +87,7 @@ def f1_score(
     """
     checks.choice("average", average, AVERAGES)
     positions, predicted, right = _classes(predictions, targets, mask, weight)
-    weights = positions.weights(right)
+    weights = positions.weights()
     counted = weights > 0
     weights, pairs = weights[counted], np.stack([predicted[counted], right[counted]])
     classes, numbers = np.unique(pairs, return_inverse=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
 from .._core import checks
 from ._array import Array, check_last, check_lengths
+from ._positions import Positions
 from .losses import length_mask
 
 
@@ -60,7 +60,9 @@ class Standardizer:
             raise ValueError(f"scale is {scale}, expected numbers > 0")
         self.mean, self.scale = mean.astype(np.float64), scale.astype(np.float64)
 
-    def fit(self, x: Array, *, lengths: Any = None, mask: Array | None = None) -> Standardizer:
+    def fit(
+        self, x: Array, *, lengths: Any = None, mask: Array | None = None, weight: Any = None
+    ) -> Standardizer:
         """Take the mean and the standard deviation from `x`.
 
         Parameters
@@ -72,6 +74,8 @@ class Standardizer:
             The valid steps of time-major x (T, B, C). The padding is not read.
         mask : ndarray, bool, optional
             What to go by, in the shape of leading axes of x; the rest is not read.
+        weight : ndarray, optional
+            How much each step counts, >= 0, in the shape of leading axes of x.
 
         Returns
         -------
@@ -80,18 +84,18 @@ class Standardizer:
         Raises
         ------
         TypeError, ValueError
-            A wrong dtype or shape, both `lengths` and `mask`, nothing to go by, or NaN or infinity
-            in it.
+            A wrong dtype or shape, both `lengths` and `mask`, a weight out of range, nothing that
+            counts, or NaN or infinity in it.
         """
-        rows = _rows(x, lengths, mask)
+        rows, counts = _rows(x, lengths, mask, weight)
         if not rows.size:
-            raise ValueError(f"x has shape {x.shape}, of which there is nothing to go by")
+            raise ValueError(f"x has shape {x.shape}, expected at least one feature")
         if not np.isfinite(rows).all():
             raise ValueError(
-                "x has NaN or infinity, expected finite numbers; a mask leaves some out"
+                "x has NaN or infinity, expected finite numbers where it counts; see mask"
             )
         shape = () if x.ndim == 1 else x.shape[-1:]
-        self.mean, self.scale = (array.reshape(shape) for array in _mean_and_scale(rows))
+        self.mean, self.scale = (a.reshape(shape) for a in _mean_and_scale(rows, counts))
         return self
 
     def transform(self, x: Array) -> Array:
@@ -150,9 +154,11 @@ class Standardizer:
         return self.mean, self.scale
 
 
-def _rows(x: Array, lengths: Any, mask: Array | None) -> Array:
-    """What counts of x, (n, C) in float64."""
+def _rows(x: Array, lengths: Any, mask: Array | None, weight: Any) -> tuple[Array, Array]:
+    """What counts of x, (n, C) in float64, and how much each row counts."""
     checks.of_floats("x", x)
+    if x.ndim == 0:
+        raise ValueError("x has shape (), expected (..., C)")
     if lengths is not None:
         if mask is not None:
             raise ValueError("lengths and mask are both given, expected at most one")
@@ -160,23 +166,19 @@ def _rows(x: Array, lengths: Any, mask: Array | None) -> Array:
             raise ValueError(f"x has shape {x.shape}, expected (T, B, C) with lengths")
         mask = length_mask(check_lengths("lengths", lengths, *x.shape[:2]), len(x))
     values = x[:, None] if x.ndim == 1 else x
-    if values.ndim == 0:
-        raise ValueError("x has shape (), expected (..., C)")
-    if mask is not None:
-        leading = values.shape[:-1][: np.ndim(mask)]
-        checks.of_shape("mask", checks.booleans("mask", mask), leading)
-        values = values[mask]
-    *axes, features = values.shape
-    return values.reshape(math.prod(axes), features).astype(np.float64)
+    weights = Positions(values.shape[:-1], mask, weight).weights()
+    counted = weights > 0
+    return values[counted].astype(np.float64), weights[counted]
 
 
-def _mean_and_scale(rows: Array) -> tuple[Array, Array]:
+def _mean_and_scale(rows: Array, counts: Array) -> tuple[Array, Array]:
     """Mean and standard deviation of the columns.
 
     The mean of equal numbers may be another number, from rounding: their column is found by its
     extremes instead.
     """
     least = rows.min(axis=0)
-    mean = np.where(least == rows.max(axis=0), least, rows.mean(axis=0))
-    deviation = np.sqrt(np.square(rows - mean).mean(axis=0))
+    mean = np.average(rows, axis=0, weights=counts)
+    mean = np.where(least == rows.max(axis=0), least, mean)
+    deviation = np.sqrt(np.average(np.square(rows - mean), axis=0, weights=counts))
     return mean, np.where(deviation > 0, deviation, 1)

@@ -69,6 +69,15 @@ def test_the_rate_that_is_shown_is_that_of_now() -> None:
     assert repr(optimizer) == "Adam(lr=0.25)"
 
 
+def test_a_subclass_with_arguments_of_its_own_can_be_shown() -> None:
+    class Head(Linear):
+        def __init__(self, classes: int, *names: str, hidden: int = 8, **options: Any) -> None:
+            super().__init__(hidden, classes, **options)
+
+    assert repr(Head(3, "a", bias=False)) == "Head()"
+    assert Head(3).num_parameters == 27
+
+
 def test_every_class_of_the_kit_shows_itself() -> None:
     """But for results, which are tuples, and what is no object to keep."""
     for name in training.__all__:

@@ -228,6 +228,24 @@ def test_padding_is_not_read() -> None:
     assert np.isnan(found.transform(x)[~mask]).all()
 
 
+def test_steps_of_weight_2_count_as_two_of_them() -> None:
+    x, weight = normal(11, 5, 3), np.random.default_rng(1).integers(0, 4, (11, 5))
+    expected = Standardizer().fit(np.repeat(x.reshape(55, 3), weight.ravel(), axis=0))
+    x[weight == 0] = np.nan
+    found = Standardizer().fit(x, weight=weight)
+    np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-13)
+    np.testing.assert_allclose(found.scale, expected.scale, rtol=1e-13)
+    lengths, by_step = np.array([11, 3, 0, 7, 1]), np.arange(11)
+    x = normal(11, 5, 3)
+    found = Standardizer().fit(x, lengths=lengths, weight=by_step)
+    both = by_step[:, None] * length_mask(lengths, 11)
+    np.testing.assert_array_equal(found.mean, Standardizer().fit(x, weight=both).mean)
+    x[:, :, 1] = 0.1
+    assert Standardizer().fit(x, weight=both).scale[1] == 1
+    with pytest.raises(ValueError, match="weight has 55 entries that are negative"):
+        Standardizer().fit(x, weight=np.full((11, 5), -1))
+
+
 def test_a_series_is_one_feature() -> None:
     series = 3 + 2 * normal(53)
     standardizer = Standardizer().fit(series)
@@ -256,12 +274,12 @@ def test_a_fitted_standardizer_can_be_kept(tmp_path: Path) -> None:
         (lambda: Standardizer().inverse(np.ones((2, 3))), ValueError, "is not fitted: call fit"),
         (lambda: Standardizer().fit(np.ones((2, 3), int)), TypeError, "x has dtype int64"),
         (lambda: Standardizer().fit(np.ones(())), ValueError, r"x has shape \(\), expected"),
-        (lambda: Standardizer().fit(np.ones((0, 3))), ValueError, "there is nothing to go by"),
-        (lambda: Standardizer().fit(np.ones((3, 0))), ValueError, "there is nothing to go by"),
+        (lambda: Standardizer().fit(np.ones((0, 3))), ValueError, "no positions"),
+        (lambda: Standardizer().fit(np.ones((3, 0))), ValueError, "at least one feature"),
         (
             lambda: Standardizer().fit(np.ones((2, 3)), mask=np.zeros(2, bool)),
             ValueError,
-            "there is nothing to go by",
+            "no positions",
         ),
         (
             lambda: Standardizer().fit(np.ones((2, 3)), mask=np.ones((2, 3), bool)),
