@@ -18,6 +18,7 @@ from pathlib import Path
 from cell_peers import cell_peers
 from cells import cells
 from clock import Clock, Row, SkipError
+from jax_layers import jax_layers
 from memory import memory
 from modules import modules
 from scaling import growth, odd, peak, plot, threads
@@ -32,8 +33,8 @@ from rnnfast.bench.report import align, dumps, number
 from rnnfast.bench.run import BenchError, pinned
 
 MEASURED = (
-    peak, stream, latency, lengths, cells, cell_peers, modules, float64, isa, threads, odd, growth,
-    memory,
+    peak, stream, latency, lengths, cells, cell_peers, modules, jax_layers, float64, isa, threads,
+    odd, growth, memory,
 )  # fmt: skip
 GROUPS: dict[str, Callable[[Clock], Iterator[Row]]] = {group.__name__: group for group in MEASURED}
 TITLES = {name: (group.__doc__ or "").strip() for name, group in GROUPS.items()}

@@ -74,10 +74,17 @@ class Forward:
     def __call__(self, _: Any, results: Sequence[Any], given: Arguments) -> None:
         results, given = _arrays(results), Arguments(*_arrays(given))
         lead = _lead(given)
-        if not lead or any(w is not None and _is_mapped(w, lead) for w in given.weights()):
+        if not lead:
+            self._run(results, given)
+        elif any(w is not None and _is_mapped(w, lead) for w in given.weights()):
             for i in np.ndindex(lead):
                 self._run(_element(results, i), Arguments(*_element(given, i)))
-            return
+        else:
+            self._run_folded(results, given, lead)
+
+    def _run_folded(
+        self, results: Sequence[NDArray[Any]], given: Arguments, lead: tuple[int, ...]
+    ) -> None:
         rows = _folded(given, lead)
         found = [np.empty(s, given.x.dtype) for s in shapes_of_results(self.kind, rows)]
         self._run(found, rows)
@@ -104,15 +111,19 @@ class Backward:
     ) -> None:
         given, upstream = Arguments(*_arrays(given)), _arrays(upstream)
         to = Arguments(*_arrays([grads.get(name) for name in Arguments._fields]))
-        for i in np.ndindex(_lead(given, upstream)):
-            own = (*_element(upstream, i), None)[:3]
-            self._run(Arguments(*_element(to, i)), Arguments(*_element(given, i)), own)
+        lead = _lead(given, upstream)
+        if not lead:
+            self._run(to, given, upstream)
+            return
+        for i in np.ndindex(lead):
+            own, element = Arguments(*_element(to, i)), Arguments(*_element(given, i))
+            self._run(own, element, _element(upstream, i))
 
     def _run(self, to: Arguments, given: Arguments, upstream: Sequence[Any]) -> None:
         threads = resolve(self.kind.threads)
         forward = forward_call(self.kind, given, need_tape=True)
         run_forward([forward], threads)
-        call = BackwardCall(self.kind.cell, forward.tape, *upstream)
+        call = BackwardCall(self.kind.cell, forward.tape, *(*upstream, None)[:3])
         call.dx, call.dh0, call.dc0, call.dweights = to.x, to.h0, to.c0, to.weights()
         run_backward([call], threads)
 
@@ -130,6 +141,8 @@ def _arrays(buffers: Sequence[Any]) -> list[Any]:
 
 def _lead(given: Arguments, upstream: Sequence[Any] = ()) -> tuple[int, ...]:
     count = given.x.ndim - 3
+    if not count:
+        return ()
     return np.broadcast_shapes(*(v.shape[:count] for v in (*given, *upstream) if v is not None))
 
 

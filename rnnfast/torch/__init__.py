@@ -10,6 +10,9 @@ the layers of an existing model into them, `report` says which, `restore` turns 
 >>> print(rnnfast.torch.report(model))
 replaced  gru  GRU(8, 64)
 
+`RNNCell`, `GRUCell` and `LSTMCell` are `torch.nn`'s single steps in the same way. `accelerate`
+leaves cells alone: where there are many weights and few rows, PyTorch's may be faster.
+
 `Recurrent` makes a module of a cell of your own (`rnnfast.cells`), on the CPU.
 
 float32 and float64 tensors on the CPU go to rnnfast's kernels, by autograd too. All else gives the
@@ -29,5 +32,18 @@ from ._report import Report, report
 from .cells import Recurrent
 from .layers import GRU, LSTM, RNN
 from .models import accelerate, restore
+from .step_cells import GRUCell, LSTMCell, RNNCell
 
-__all__ = ["GRU", "LSTM", "RNN", "Recurrent", "Report", "accelerate", "report", "restore"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "GRUCell",
+    "LSTMCell",
+    "RNNCell",
+    "Recurrent",
+    "Report",
+    "accelerate",
+    "report",
+    "restore",
+]

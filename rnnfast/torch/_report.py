@@ -10,6 +10,7 @@ import torch
 from ._classes import is_recurrent, obstacle
 from ._counts import Calls
 from .layers import Recurrent
+from .step_cells import StepCell
 
 
 @dataclass
@@ -19,7 +20,7 @@ class Report:
     Attributes
     ----------
     replaced : dict of str to str
-        The layers that are rnnfast's, and what they are.
+        The layers and cells that are rnnfast's, and what they are.
     kept : dict of str to str
         The other recurrent layers, and why they are as before.
     kernels : dict of str to int
@@ -28,8 +29,8 @@ class Report:
         How many calls of a layer PyTorch's own operations computed, by the reason.
 
     All go by the names of `model.named_modules()`, where "" is the model itself. The calls are
-    those since `accelerate`. A layer without any does not stand among the calls. Calls inside the
-    graphs of `torch.compile` are not counted.
+    those of layers, since `accelerate`. A layer without any does not stand among the calls, nor do
+    calls of cells and calls inside the graphs of `torch.compile`.
     """
 
     replaced: dict[str, str] = field(default_factory=dict)
@@ -80,6 +81,8 @@ def report(model: Any) -> Report:
                 found.kernels[name] = calls.kernels
             if calls.pytorch:
                 found.pytorch[name] = dict(calls.pytorch)
+        elif isinstance(module, StepCell):
+            found.replaced[name] = _on_a_line(module)
         elif is_recurrent(module):
             found.kept[name] = obstacle(module) or "is torch.nn's: accelerate(model) replaces it"
     return found

@@ -120,7 +120,7 @@ class Recurrent(torch.nn.RNNBase):  # type: ignore[misc]
     def _call(self, input: Any, hx: Any, lengths: Any, resets: Any) -> Any:
         states, flat = self._states(hx), self._weights()
         transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-        observed = transformed or _recorded() or torch.is_autocast_enabled("cpu")
+        observed = transformed or is_recorded() or torch.is_autocast_enabled("cpu")
         ordinary = lengths is None and resets is None
         if ordinary and not observed:
             result = dense(self, input, states, flat)
@@ -349,7 +349,7 @@ class Recurrent(torch.nn.RNNBase):  # type: ignore[misc]
         return time_major
 
 
-def _recorded() -> bool:
+def is_recorded() -> bool:
     """Whether operations are being traced, or seen by a mode of `torch.utils._python_dispatch`."""
     return bool(
         torch.jit.is_tracing()

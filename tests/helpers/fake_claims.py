@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 CLAIMS = Path(__file__).parents[2] / "benchmarks" / "claims"
-NAMES = ("cell_peers", "cells", "clock", "memory", "modules", "scaling", "speed")
+NAMES = ("cell_peers", "cells", "clock", "jax_layers", "memory", "modules", "scaling", "speed")
 
 
 def load_claims() -> SimpleNamespace:
