@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from . import _cell_calls
 from ._core import cell_passes, checks
 from ._core.threads import resolve
+from ._described import Described
 
 Array = NDArray[Any]
 Extra = Mapping[str, Array] | None
 
 
-class CellStream:
+class CellStream(Described):
     """A unidirectional layer's weights, packed once, and a state that steps and chunks carry on.
 
     Made by `layer.stream`. The weights are a snapshot: later changes of the layer's parameters do
@@ -65,6 +66,10 @@ class CellStream:
             cells, self._batch_size, layer.dtype, self._threads
         )
         self.state = state
+
+    def _option(self, name: str) -> Any:
+        options = {"batch_size": self._batch_size, "threads": self._given_threads}
+        return options.get(name, self._layer)
 
     def __reduce__(self) -> Any:
         return type(self), (self._layer, self._batch_size, self.state, self._given_threads)

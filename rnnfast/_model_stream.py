@@ -116,8 +116,8 @@ class ModelStream:
             except (TypeError, ValueError) as error:
                 for changed, own in zip(streams[:i], before, strict=False):
                     changed.state = own
-                kind = TypeError if isinstance(error, TypeError) else ValueError
-                raise kind(f"state[{i}]: {error}") from error
+                as_type = TypeError if isinstance(error, TypeError) else ValueError
+                raise as_type(f"state[{i}]: {error}") from error
 
     def reset(self, mask: NDArray[np.bool_] | None = None) -> None:
         """Set the states to zero: of all rows, or of those where `mask`, bool (B,), is true.

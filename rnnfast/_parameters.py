@@ -6,6 +6,7 @@ direction`` is row ``k`` of every state.
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Mapping
@@ -125,6 +126,11 @@ class Parameters:
             if value != default:
                 words.append(f"{name}={value}" if name == "dtype" else f"{name}={value!r}")
         return f"{type(self).__name__}({', '.join(words)})"
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers the parameters have."""
+        return sum(math.prod(shape) for shape in self._shapes.values())
 
     def _snapshot(self) -> Self:
         """Return a layer that is the same, but has the parameters' values of now for itself."""

@@ -11,13 +11,14 @@ from ._core import checks
 from ._core.passes import Weights
 from ._core.streaming import LayerState, Steps
 from ._core.threads import resolve
+from ._described import Described
 
 __all__ = ["Stream"]
 
 Array = NDArray[Any]
 
 
-class Stream(Steps):
+class Stream(Steps, Described):
     """A unidirectional layer's weights, packed once, and a state that steps and chunks carry on.
 
     Made by `layer.stream`. The weights are a snapshot: later changes of the layer's parameters do
@@ -67,6 +68,10 @@ class Stream(Steps):
         self._given_threads = threads
         self.state = state
         return self
+
+    def _option(self, name: str) -> Any:
+        options = {"batch_size": self._batch_size, "threads": self._given_threads}
+        return options.get(name, self._layer)
 
     def __reduce__(self) -> Any:
         return type(self), (self._layer, self._batch_size, self.state, self._given_threads)

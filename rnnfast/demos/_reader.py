@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from rnnfast import Recurrent
+from rnnfast import Recurrent, Sequential
 from rnnfast.cells import Cell
-from rnnfast.training import Linear, join, length_mask, new_figure, softmax_cross_entropy
+from rnnfast.training import Linear, length_mask, new_figure, softmax_cross_entropy
 
 
-class Reader:
-    """A recurrent layer and a softmax at every step."""
+class Reader(Sequential):
+    """A recurrent layer and a softmax at every step.
+
+    A call gives the logits of every step's classes, `(T, B, classes)`.
+    """
 
     def __init__(
         self,
@@ -25,13 +28,7 @@ class Reader:
         num_layers: int = 1,
     ) -> None:
         self.layer = Recurrent(cell, inputs, hidden, num_layers, rng=rng)
-        self.out = Linear(hidden, classes, rng=rng)
-        self.params = join(layer=self.layer.params, out=self.out.params)
-        self.size = sum(p.size for p in self.params.values())
-
-    def __call__(self, x: Any, lengths: Any = None) -> Any:
-        """The logits of every step's classes, `(T, B, classes)`."""
-        return self.out(self.layer(x, lengths=lengths)[0])
+        super().__init__(self.layer, Linear(hidden, classes, rng=rng))
 
     def loss_and_grads(self, batch: Any) -> tuple[float, dict[str, Any]]:
         """Cross-entropy over all steps, padding left out, and its gradients.
@@ -39,13 +36,10 @@ class Reader:
         A batch is x `(T, B, I)`, the right classes `(T, B)` and perhaps the lengths.
         """
         x, target, lengths = batch if len(batch) == 3 else (*batch, None)
-        y, _, tape = self.layer.forward(x, lengths=lengths)
-        logits, out_tape = self.out.forward(y)
+        logits, tape = self.forward(x, lengths)
         mask = None if lengths is None else length_mask(lengths, len(x))
         loss, d_logits = softmax_cross_entropy(logits, target, mask=mask)
-        out = self.out.backward(out_tape, d_logits)
-        layer = self.layer.backward(tape, out.input)
-        return loss, join(layer=layer.params, out=out.params)
+        return loss, self.backward(tape, d_logits).params
 
 
 def at_last(values: Any, lengths: Any) -> Any:

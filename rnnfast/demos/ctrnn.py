@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import Recurrent, cells
-from rnnfast.training import Adam, Linear, join, mean_squared_error, new_figure
+from rnnfast.training import Adam, Linear, accuracy, join, mean_squared_error, new_figure
 
 from ._demo import Demo, Options, Result, at_least, near, train
 
@@ -109,8 +109,7 @@ class Memory:
 
 def share_right(shown: Any, target: Any) -> float:
     """The share of bits shown right, of those that a pulse has set."""
-    known = target != 0
-    return float(np.mean((shown > 0)[known] == (target > 0)[known]))
+    return accuracy(shown > 0, target > 0, mask=target != 0)
 
 
 def main(options: Options) -> Result:

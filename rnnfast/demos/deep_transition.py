@@ -87,7 +87,7 @@ def main(options: Options) -> Result:
         )
         shares[name] = right(reader, test).tolist()
         curves[name] = [1 - error for error in history.held_out]
-        sizes[name] = reader.size
+        sizes[name] = reader.num_parameters
 
     print("network  parameters  right at step 1    12    24")
     for name, share in shares.items():

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import RNN, Recurrent, cells
-from rnnfast.training import Linear, Progress, new_figure, ridge
+from rnnfast.training import Linear, Progress, new_figure, ridge, root_mean_squared_error
 
 from ._demo import Demo, Options, Result, at_least, at_most, near
 
@@ -82,7 +82,7 @@ def mackey_glass(rng: np.random.Generator, steps: int) -> Any:
 
 def error(y: Any, target: Any) -> float:
     """Root of the mean squared error, over the target's standard deviation."""
-    return float(np.sqrt(np.mean((y - target) ** 2)) / np.std(target))
+    return float(root_mean_squared_error(y, target) / np.std(target))
 
 
 def narma_task(rng: np.random.Generator, units: int = 300) -> tuple[float, float, Any, Any]:

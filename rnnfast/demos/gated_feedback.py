@@ -120,7 +120,8 @@ def main(options: Options) -> Result:
         curves[name] = [1 - error for error in history.held_out]
 
     for name, reader in readers.items():
-        print(f"{name:<14}  {reader.size} parameters  right at step 64: {shares[name][-1]:.3f}")
+        size, share = reader.num_parameters, shares[name][-1]
+        print(f"{name:<14}  {size} parameters  right at step 64: {share:.3f}")
     watched = gates(readers["gated feedback"], test[0][:, :1])
     same = difference_to_stack(np.random.default_rng([options.seed, 3]))
     return Result(

@@ -21,13 +21,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rnnfast import LSTM
+from rnnfast import LSTM, Sequential
 from rnnfast.training import (
     Adam,
     Linear,
     ctc_decode,
     ctc_loss,
-    join,
     minibatches,
     new_figure,
     pad,
@@ -117,27 +116,25 @@ def words(rng: np.random.Generator, count: int, lengths: Sequence[int]) -> Words
     return Words(letters, [steps(*write(word, rng)) for word in letters])
 
 
-class Reader:
-    """A bidirectional LSTM and a softmax over the letters and the blank."""
+class Reader(Sequential):
+    """A bidirectional LSTM and a softmax over the letters and the blank.
+
+    A call gives the logits of every step, (T, B, 18).
+    """
 
     def __init__(self, rng: np.random.Generator) -> None:
-        self.lstm = LSTM(3, HIDDEN, bidirectional=True, rng=rng)
-        self.out = Linear(2 * HIDDEN, len(LETTERS) + 1, rng=rng)
-        self.params = join(lstm=self.lstm, out=self.out)
-
-    def __call__(self, x: Any, lengths: Any) -> Any:
-        """The logits of every step, (T, B, 18)."""
-        return self.out(self.lstm(x, lengths=lengths)[0])
+        super().__init__(
+            LSTM(3, HIDDEN, bidirectional=True, rng=rng),
+            Linear(2 * HIDDEN, len(LETTERS) + 1, rng=rng),
+        )
 
     def loss_and_grads(self, batch: Any) -> tuple[float, dict[str, Any]]:
         """The loss over all alignments, and its gradients."""
         letters, x, lengths = batch
-        y, _, tape = self.lstm.forward(x, lengths=lengths)
-        logits, out_tape = self.out.forward(y)
+        logits, tape = self.forward(x, lengths)
         labels, counts = pad(letters)
         loss, d_logits = ctc_loss(logits, labels, lengths, counts, blank=BLANK)
-        out = self.out.backward(out_tape, d_logits)
-        return loss, join(lstm=self.lstm.backward(tape, out.input), out=out)
+        return loss, self.backward(tape, d_logits).params
 
     def read(self, x: Any, lengths: Any) -> list[list[int]]:
         """The letters of each word."""

@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from rnnfast import RNN, Recurrent
+from rnnfast import RNN, Recurrent, Sequential
 from rnnfast.cells import Cell, Expression, cell, linear, sigmoid, tanh
-from rnnfast.training import Adam, Linear, join, new_figure, sigmoid_cross_entropy
+from rnnfast.training import Adam, Linear, new_figure, sigmoid_cross_entropy
 
 from ._demo import Demo, Options, Result, at_least, at_most, train
 
@@ -82,21 +82,18 @@ class Elman:
     """Plans by an RNN and a linear layer."""
 
     def __init__(self, rng: np.random.Generator) -> None:
-        self.layer, self.out = RNN(3, HIDDEN, rng=rng), Linear(HIDDEN, 3, rng=rng)
-        self.params = join(layer=self.layer.params, out=self.out.params)
+        self.model = Sequential(RNN(3, HIDDEN, rng=rng), Linear(HIDDEN, 3, rng=rng))
+        self.params = self.model.params
 
     def __call__(self) -> Any:
         """The outputs, `(T, plans, 3)`."""
-        return 1 / (1 + np.exp(-self.out(self.layer(INPUT)[0])))
+        return 1 / (1 + np.exp(-self.model(INPUT)))
 
     def loss_and_grads(self, batch: None) -> tuple[float, dict[str, Any]]:
         """Cross-entropy of all outputs and its gradients."""
-        y, _, tape = self.layer.forward(INPUT)
-        logits, out_tape = self.out.forward(y)
+        logits, tape = self.model.forward(INPUT)
         loss, d_logits = sigmoid_cross_entropy(logits, TARGET)
-        out = self.out.backward(out_tape, d_logits)
-        layer = self.layer.backward(tape, out.input)
-        return loss, join(layer=layer.params, out=out.params)
+        return loss, self.model.backward(tape, d_logits).params
 
 
 NETWORKS: dict[str, Any] = {

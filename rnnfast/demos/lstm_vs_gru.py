@@ -21,6 +21,7 @@ from rnnfast import GRU, LSTM, RNN
 from rnnfast.training import (
     Adam,
     Linear,
+    accuracy,
     gradient_through_time,
     join,
     new_figure,
@@ -83,7 +84,7 @@ class Recaller:
 def main(options: Options) -> Result:
     """Train every kind at every length."""
     lengths = [5, 20, 80] if options.quick else [5, 10, 20, 40, 80, 160]
-    accuracy: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    recalled: dict[str, list[float]] = {kind: [] for kind in KINDS}
     gradients = {}
     for kind in KINDS:
         for steps in lengths:
@@ -94,7 +95,7 @@ def main(options: Options) -> Result:
                 gradients[kind] = model.gradient_norm(*recall(rng, steps, BATCH))
 
             def error_rate(model: Recaller = model, test: Any = test) -> float:
-                return float(np.mean(model(test[0]).argmax(axis=1) != test[1]))
+                return 1 - accuracy(model(test[0]), test[1])
 
             train(
                 model.loss_and_grads,
@@ -107,18 +108,18 @@ def main(options: Options) -> Result:
                 clip_norm=1.0,
                 label=f"{kind}, {steps} steps",
             )
-            accuracy[kind].append(1 - error_rate())
+            recalled[kind].append(1 - error_rate())
 
     print("share of symbols recalled (by chance 0.25)")
     print("steps", *(f"{steps:>6}" for steps in lengths))
-    for kind, shares in accuracy.items():
+    for kind, shares in recalled.items():
         print(f"{kind:5}", *(f"{share:6.2f}" for share in shares))
 
     def plot() -> Any:
         figure = new_figure(9, 4)
         left, right = figure.subplots(1, 2)
         for (kind, shares), style, size in zip(
-            accuracy.items(), ("^-", "s-", "o--"), (7, 10, 5), strict=True
+            recalled.items(), ("^-", "s-", "o--"), (7, 10, 5), strict=True
         ):
             left.plot(lengths, shares, style, markersize=size, label=kind)
             right.semilogy(gradients[kind].mean(axis=(1, 2)), style[1:], label=kind)
@@ -137,13 +138,13 @@ def main(options: Options) -> Result:
     longest = lengths[-1]
     return Result(
         [
-            at_least("RNN, shortest sequences", accuracy["RNN"][0], 0.99),
-            at_most(f"RNN, {longest} steps", accuracy["RNN"][-1], 0.5),
-            at_least(f"LSTM, {longest} steps", accuracy["LSTM"][-1], 0.99),
-            at_least(f"GRU, {longest} steps", accuracy["GRU"][-1], 0.99),
+            at_least("RNN, shortest sequences", recalled["RNN"][0], 0.99),
+            at_most(f"RNN, {longest} steps", recalled["RNN"][-1], 0.5),
+            at_least(f"LSTM, {longest} steps", recalled["LSTM"][-1], 0.99),
+            at_least(f"GRU, {longest} steps", recalled["GRU"][-1], 0.99),
         ],
         plot,
-        {"lengths": lengths, "accuracy": accuracy},
+        {"lengths": lengths, "accuracy": recalled},
     )
 
 

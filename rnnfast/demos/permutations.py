@@ -73,7 +73,7 @@ def main(options: Options) -> Result:
         )
         shares[name] = right(reader, test).tolist()
         curves[name] = [1 - error for error in history.held_out]
-        sizes[name] = reader.size
+        sizes[name] = reader.num_parameters
 
     print(f"\n{'network':<20} parameters  right after step 16    64")
     for name, share in shares.items():

@@ -22,7 +22,14 @@ from typing import Any
 import numpy as np
 
 from rnnfast import RNN
-from rnnfast.training import Adam, Linear, join, mean_squared_error, new_figure
+from rnnfast.training import (
+    Adam,
+    Linear,
+    join,
+    mean_squared_error,
+    new_figure,
+    root_mean_squared_error,
+)
 
 from ._demo import Demo, Options, Result, at_most, train
 
@@ -99,7 +106,7 @@ class Cascade:
 
 def error(y: Any, target: Any) -> float:
     """Root of the mean squared error, over the target's standard deviation."""
-    return float(np.sqrt(np.mean((y - target) ** 2)) / np.std(target))
+    return float(root_mean_squared_error(y, target) / np.std(target))
 
 
 def main(options: Options) -> Result:

@@ -18,12 +18,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from rnnfast import LSTM
+from rnnfast import LSTM, Last, Sequential
 from rnnfast.training import (
     Adam,
     Embedding,
     Linear,
-    join,
+    accuracy,
     minibatches,
     pad,
     softmax_cross_entropy,
@@ -111,31 +111,26 @@ class Reader:
     """Embedding, LSTM, and a softmax on the last state."""
 
     def __init__(self, rng: np.random.Generator) -> None:
-        self.embedding = Embedding(len(WORDS), 16, rng=rng)
-        self.lstm = LSTM(16, 32, rng=rng)
-        self.out = Linear(32, 2, rng=rng)
-        self.params = join(
-            embedding=self.embedding.params, lstm=self.lstm.params, out=self.out.params
+        self.model = Sequential(
+            Embedding(len(WORDS), 16, rng=rng),
+            LSTM(16, 32, rng=rng),
+            Last(),
+            Linear(32, 2, rng=rng),
         )
+        self.params = self.model.params
 
     def __call__(self, sentences: list[list[int]]) -> Any:
         """The logits of each sentence's two labels, `(B, 2)`."""
         words, lengths = pad(sentences)
-        _, (h, _) = self.lstm(self.embedding(words), lengths=lengths)
-        return self.out(h[-1])
+        return self.model(words, lengths)
 
     def loss_and_grads(self, batch: Any) -> tuple[float, dict[str, Any]]:
         """Cross-entropy, and its gradients from the last state back to the words."""
         sentences, labels = batch
         words, lengths = pad(sentences)
-        x, words_tape = self.embedding.forward(words)
-        _, (h, c), tape = self.lstm.forward(x, lengths=lengths)
-        logits, out_tape = self.out.forward(h[-1])
+        logits, tape = self.model.forward(words, lengths)
         loss, d_logits = softmax_cross_entropy(logits, labels)
-        out = self.out.backward(out_tape, d_logits)
-        lstm = self.lstm.backward(tape, dstate=(out.input[None], np.zeros_like(c)))
-        embedding = self.embedding.backward(words_tape, lstm.input)
-        return loss, join(embedding=embedding.params, lstm=lstm.params, out=out.params)
+        return loss, self.model.backward(tape, d_logits).params
 
 
 class BagOfWords:
@@ -175,9 +170,6 @@ def main(options: Options) -> Result:
             words, labels = zip(*(training[i] for i in chosen), strict=True)
             yield words, np.array(labels)
 
-    def accuracy(model: Any) -> float:
-        return float(np.mean(model(test_words).argmax(axis=1) == test_labels))
-
     histories, accuracies = {}, {}
     for model in (BagOfWords(rng), Reader(rng)):
         name = type(model).__name__
@@ -187,11 +179,11 @@ def main(options: Options) -> Result:
             batches,
             epochs=20,
             rng=rng,
-            evaluate=lambda model=model: 1 - accuracy(model),
+            evaluate=lambda model=model: 1 - accuracy(model(test_words), test_labels),
             clip_norm=1.0,
             label=f"sentiment, {name}",
         )
-        accuracies[name] = accuracy(model)
+        accuracies[name] = accuracy(model(test_words), test_labels)
 
     for words, wanted in test[:4]:
         text, answer = " ".join(WORDS[w] for w in words), model([words]).argmax()

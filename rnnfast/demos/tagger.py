@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from rnnfast import GRU
+from rnnfast import GRU, Sequential
 from rnnfast.training import (
     Adam,
     Embedding,
     Linear,
-    join,
+    accuracy,
     length_mask,
     pad,
     softmax_cross_entropy,
@@ -54,33 +54,26 @@ def texts(rng: np.random.Generator, count: int) -> tuple[Any, Any, Any]:
     return words, pad(all_tags)[0], lengths
 
 
-class Tagger:
-    """Embedding, GRU in one direction or both, and a softmax at every step."""
+class Tagger(Sequential):
+    """Embedding, GRU in one direction or both, and a softmax at every step.
+
+    A call gives the logits of every word's tags, `(T, B, 6)`.
+    """
 
     def __init__(self, bidirectional: bool, rng: np.random.Generator) -> None:
-        self.embedding = Embedding(len(WORDS), 16, rng=rng)
-        self.gru = GRU(16, 32, bidirectional=bidirectional, rng=rng)
-        self.out = Linear(64 if bidirectional else 32, TAGS, rng=rng)
-        self.params = join(
-            embedding=self.embedding.params, gru=self.gru.params, out=self.out.params
+        super().__init__(
+            Embedding(len(WORDS), 16, rng=rng),
+            GRU(16, 32, bidirectional=bidirectional, rng=rng),
+            Linear(64 if bidirectional else 32, TAGS, rng=rng),
         )
-
-    def __call__(self, words: Any, lengths: Any) -> Any:
-        """The logits of every word's tags, `(T, B, 6)`."""
-        return self.out(self.gru(self.embedding(words), lengths=lengths)[0])
 
     def loss_and_grads(self, batch: Any) -> tuple[float, dict[str, Any]]:
         """Cross-entropy over the words, padding left out, and its gradients."""
         words, tags, lengths = batch
-        x, words_tape = self.embedding.forward(words)
-        y, _, tape = self.gru.forward(x, lengths=lengths)
-        logits, out_tape = self.out.forward(y)
+        logits, tape = self.forward(words, lengths)
         mask = length_mask(lengths, len(words))
         loss, d_logits = softmax_cross_entropy(logits, tags, mask=mask)
-        out = self.out.backward(out_tape, d_logits)
-        gru = self.gru.backward(tape, out.input)
-        embedding = self.embedding.backward(words_tape, gru.input)
-        return loss, join(embedding=embedding.params, gru=gru.params, out=out.params)
+        return loss, self.backward(tape, d_logits).params
 
 
 def main(options: Options) -> Result:
@@ -96,12 +89,11 @@ def main(options: Options) -> Result:
         model = Tagger(bidirectional, np.random.default_rng([options.seed, 2]))
 
         def error_rate(model: Tagger = model) -> float:
-            tags = model(test_words, test_lengths).argmax(axis=2)
-            return float(np.mean((tags != test_tags)[mask]))
+            return 1 - accuracy(model(test_words, test_lengths), test_tags, mask=mask)
 
         histories[name] = train(
             model.loss_and_grads,
-            Adam(model.params, lr=0.01),
+            Adam(model, lr=0.01),
             lambda rng: (texts(rng, 32) for _ in range(10)),
             epochs=30,
             rng=rng,

@@ -108,6 +108,12 @@ class Examples:
         return 0 if self.model._chain.batch_first else 1
 
     @property
+    def _steps(self) -> int:
+        """The padded length, of a model along time."""
+        steps: int = self.X.shape[1 - self._axis]
+        return steps
+
+    @property
     def _timed(self) -> bool:
         """Whether the predictions have a time axis."""
         return self.model._chain.along_time and not self.model._chain.ends_in_rows
@@ -159,36 +165,35 @@ class Examples:
 
     def _check_targets(self, X_name: str, name: str) -> None:
         """Refuse targets of another number of sequences or steps."""
-        shape, count = self.y.shape, self.count
+        shape, (first, second) = self.y.shape, (*self.X.shape, 0)[:2]
+        wanted = f"a first axis of {self.count}"
         if self._timed:
-            expected, found = self.X.shape[:2], shape[:2]
-            wanted = f"(T, B, ...) = {(*expected, '...')}".replace("'", "")
-            if self._axis == 0:
-                wanted = wanted.replace("T, B", "B, T")
-        else:
-            expected, found = (count,), shape[:1]
-            wanted = f"a first axis of {count}"
-        if found != expected:
+            axes = "T, B" if self._axis else "B, T"
+            wanted = f"({axes}, ...) = ({first}, {second}, ...)"
+        if shape[: 1 + self._timed] != ((first, second) if self._timed else (self.count,)):
             raise ValueError(
                 f"{name} has shape {shape}, expected {wanted}: {X_name} with shape {self.X.shape} "
-                f"has {count} sequences{self._hint(found)}"
+                f"has {self.count} sequences{self._hint(X_name, name)}"
             )
 
-    def _hint(self, found: tuple[int, ...]) -> str:
-        """What to do if X has the axes of another layout."""
-        if not self.model._chain.along_time or found[:1] != (self.X.shape[1 - self._axis],):
+    def _hint(self, X_name: str, name: str) -> str:
+        """What to do where one of the two has its axes the other way round."""
+        if self._timed:
+            swapped = self.y.shape[:2] == self.X.shape[1::-1]
+            return f"; give {name}.swapaxes(0, 1) or {X_name}.swapaxes(0, 1)" if swapped else ""
+        if not self.model._chain.along_time or self.y.shape[:1] != (self._steps,):
             return ""
         kinds = "batch-first", "time-major"
         now, other = kinds if self._axis == 0 else kinds[::-1]
         return (
             f" in a {now} model; if it is {other}, make the recurrent layers with "
-            f"batch_first={self._axis == 1}, or give X.swapaxes(0, 1)"
+            f"batch_first={self._axis == 1}, or give {X_name}.swapaxes(0, 1)"
         )
 
     def _checked_lengths(self, name: str, lengths: Any) -> Array:
         if not self.model._chain.along_time:
             raise ValueError(f"{name} is given, but no layer of the model takes it")
-        checked: Array = checks.lengths(lengths, self.X.shape[1 - self._axis], self.count)
+        checked: Array = checks.lengths(lengths, self._steps, self.count)
         if checked.min() == 0:
             at = int(np.argmin(checked))
             raise ValueError(

@@ -5,6 +5,7 @@ Letters: `p` parameter, `g` gradient.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -12,12 +13,13 @@ import numpy as np
 
 from .._core import arrays as core_arrays
 from .._core import checks
+from .._described import Described
 from ._array import Array, Arrays, Named, check_like, check_positive, named
 from ._flat import Flat
 from ._ties import check_overlaps, summed, ties
 
 
-class Optimizer:
+class Optimizer(Described):
     """What all optimisers share: parameters, learning rate, state and its checks.
 
     Parameters
@@ -47,6 +49,7 @@ class Optimizer:
     once, under the first of them.
     """
 
+    _always_shown = ("lr",)
     slots: ClassVar[tuple[str, ...]] = ()
     weight_decay = 0.0  # of the optimisers whose rule reads the parameters
 
@@ -76,6 +79,12 @@ class Optimizer:
     def params(self) -> Arrays:
         """The mapping of the live arrays: a copy of the dict, or what the object has now."""
         return named("params", self._holder)
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers it moves; tied ones count once."""
+        shapes = [shape for name, (_, shape) in self._like.items() if name not in self._tied]
+        return sum(map(math.prod, shapes))
 
     @property
     def state(self) -> dict[str, dict[str, Array]]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .._core import checks
+from .._described import Module
 from ._array import Array
 from .modules import ModuleGrads
 
@@ -82,7 +83,7 @@ class ActivationTape(NamedTuple):
     y: Array
 
 
-class Activation:
+class Activation(Module):
     """A function of each number, as a layer: `y = f(x)`.
 
     Parameters

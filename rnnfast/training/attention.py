@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._core import checks
+from .._described import Module
 from ._array import Array, check_lengths
 from .activations import softmax
 
@@ -29,7 +30,7 @@ class AttentionGrads(NamedTuple):
     params: dict[str, Array]
 
 
-class Attention:
+class Attention(Module):
     """Dot-product attention: `y_t = sum_s a_ts v_s`, `a_t = softmax over s of q_t . k_s`.
 
     In a translator the decoder's outputs are the queries, and the encoder's outputs are keys and

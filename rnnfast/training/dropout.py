@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from .._core import checks
+from .._described import Module
 from .._recurrent import dropout_mask
 from ._array import Array
 from .modules import ModuleGrads
 
 
-class Dropout:
+class Dropout(Module):
     """Leave out numbers at random in training: `y = mask x`, the mask 0 or `1 / (1 - p)`.
 
     As in the recurrent layers, `forward` draws a new mask, and a plain call returns its input: it
@@ -42,6 +43,8 @@ class Dropout:
     Source: Srivastava et al., Dropout: a simple way to prevent neural networks from overfitting
     (2014).
     """
+
+    _always_shown = ("p",)
 
     def __init__(self, p: float = 0.5, *, rng: int | np.random.Generator | None = None) -> None:
         self.p = checks.probability("p", p)

@@ -74,7 +74,10 @@ def softmax_cross_entropy(
     positions = Positions(targets.shape, mask, weight, entire=True)
     t = check_ids("targets", positions.select(targets), logits.shape[-1])[..., None]
     check_fraction(label_smoothing=label_smoothing)
-    share, hit = _target(t, class_weight, label_smoothing, logits, positions)
+    plain = class_weight is None and not label_smoothing
+    share, hit = np.zeros((), logits.dtype), np.ones((), logits.dtype)
+    if not plain:
+        share, hit = _target(t, class_weight, label_smoothing, logits, positions)
 
     z = positions.select(logits)
     z -= z.max(axis=-1, keepdims=True)
@@ -85,7 +88,7 @@ def softmax_cross_entropy(
     log_total = np.log(total)
     terms = log_total - picked
     p /= total
-    if class_weight is not None or label_smoothing:
+    if not plain:
         terms *= hit
         terms += share.sum() * log_total - spread
         p *= hit + share.sum()

@@ -17,6 +17,7 @@ from .. import _saving
 from .._cell_calls import as_plain
 from .._core import checks, linear
 from .._core.threads import resolve
+from .._described import Module
 from .._modules import ModuleGrads as ModuleGrads
 from ._array import Array, Arrays, check_ids, check_last
 
@@ -28,7 +29,7 @@ class LinearTape(NamedTuple):
     product: Any
 
 
-class Linear:
+class Linear(Module):
     """`y = x weight^T + bias` over the last axis.
 
     Parameters
@@ -64,13 +65,14 @@ class Linear:
     ) -> None:
         self.input_size = checks.integer("input_size", input_size, 1)
         self.output_size = checks.integer("output_size", output_size, 1)
-        dtype = checks.float_dtype(dtype)
+        self.bias, self.dtype = bool(bias), checks.float_dtype(dtype)
         rng, bound = np.random.default_rng(rng), 1 / np.sqrt(max(input_size, 1))
         shapes: dict[str, tuple[int, ...]] = {"weight": (output_size, input_size)}
-        if bias:
+        if self.bias:
             shapes["bias"] = (output_size,)
         self.params: dict[str, Array] = {
-            name: rng.uniform(-bound, bound, shape).astype(dtype) for name, shape in shapes.items()
+            name: rng.uniform(-bound, bound, shape).astype(self.dtype)
+            for name, shape in shapes.items()
         }
 
     def __call__(self, x: Array) -> Array:
@@ -144,7 +146,7 @@ class Linear:
         return {**sizes, "bias": "bias" in params, "dtype": weight.dtype.name}
 
 
-class Embedding:
+class Embedding(Module):
     """A trainable vector for each id: `y = weight[id]`.
 
     Parameters
@@ -172,9 +174,9 @@ class Embedding:
     ) -> None:
         self.count = checks.integer("count", count, 1)
         self.size = checks.integer("size", size, 1)
-        dtype = checks.float_dtype(dtype)
+        self.dtype = checks.float_dtype(dtype)
         weight: Array = np.random.default_rng(rng).standard_normal((count, size))
-        self.params: dict[str, Array] = {"weight": weight.astype(dtype)}
+        self.params: dict[str, Array] = {"weight": weight.astype(self.dtype)}
 
     def __call__(self, ids: Any) -> Array:
         """`y (..., E)` for `ids (...)`."""

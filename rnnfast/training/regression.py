@@ -108,7 +108,7 @@ def huber_loss(
     """
     check_positive(delta=delta)
     positions, error = _errors(predictions, targets, mask, weight)
-    slope = np.clip(error, -delta, delta)
+    slope = np.clip(error, -float(delta), float(delta))
     return positions.mean(slope * (error - slope / 2)), positions.averaged(slope)
 
 

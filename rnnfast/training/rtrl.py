@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 
 from .._core import checks
+from .._described import Described
 from ..layers import RNN
 from ..reference import _ACTIVATIONS
 from ._array import Array
 
 
-class RTRL:
+class RTRL(Described):
     """Real-time recurrent learning of an RNN (Williams & Zipser 1989).
 
     With `z = [h'; x; 1]`, `a = W z` and `h = act(a)`, the derivative of unit k before its
@@ -78,6 +79,9 @@ class RTRL:
         sources = layer.hidden_size + layer.input_size + layer.bias
         self._z = np.ones((self._batch, sources), layer.dtype)
         self.reset()
+
+    def _option(self, name: str) -> Any:
+        return self._batch if name == "batch_size" else self.layer
 
     def reset(self) -> None:
         """Start again: the state and its derivatives become zero."""

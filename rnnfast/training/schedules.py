@@ -12,8 +12,8 @@ from types import SimpleNamespace
 from typing import Any, Protocol
 
 from .._core import checks
+from .._described import Described
 from ._array import check_fraction, check_positive
-from ._described import Described
 
 
 class Figures(Protocol):
@@ -26,6 +26,10 @@ class Figures(Protocol):
     @property
     def held_out(self) -> Sequence[float]:
         """The held-out figure of each epoch, if there is one."""
+
+    @property
+    def maximize(self) -> bool:
+        """Whether higher held-out figures are better."""
 
 
 class StepDecay(Described):
@@ -144,13 +148,15 @@ class WarmUp(Described):
         observe: Any = getattr(self.schedule, "observe", None)
         if observe is not None:
             loss, held_out = history.loss[self.epochs :], history.held_out[self.epochs :]
-            observe(SimpleNamespace(loss=loss, held_out=held_out))
+            rest = SimpleNamespace(loss=loss, held_out=held_out, maximize=history.maximize)
+            observe(rest)
 
 
 class Plateau(Described):
     """The rate falls to `factor` of itself when the held-out figure has not improved for long.
 
-    Without a held-out figure the training loss counts, which is better when lower.
+    Whether lower or higher figures are better is up to `fit(..., maximize=...)`. Without a held-out
+    figure the training loss counts.
 
     Parameters
     ----------
@@ -165,8 +171,6 @@ class Plateau(Described):
         By how much a figure must be better than the best one before it, >= 0.
     lowest : float
         The rate never falls below it.
-    maximize : bool
-        Whether higher held-out figures are better.
 
     Raises
     ------
@@ -187,7 +191,6 @@ class Plateau(Described):
         *,
         threshold: float = 0.0,
         lowest: float = 0.0,
-        maximize: bool = False,
     ) -> None:
         check_positive(lr=lr, factor=factor)
         check_fraction(factor=factor)
@@ -198,7 +201,6 @@ class Plateau(Described):
         self.lr, self.factor = float(lr), float(factor)
         self.patience = checks.integer("patience", patience, 0)
         self.threshold, self.lowest = float(threshold), float(lowest)
-        self.maximize = bool(maximize)
         self._rate = self.lr
 
     def __call__(self, epoch: int) -> float:
@@ -211,9 +213,9 @@ class Plateau(Described):
         Parameters
         ----------
         history : History
-            Or what has the lists `loss` and `held_out`.
+            Or what has the lists `loss` and `held_out`, and `maximize`.
         """
-        sign = -1 if self.maximize and history.held_out else 1
+        sign = -1 if history.maximize and history.held_out else 1
         rate, best, without = self.lr, math.inf, 0
         for figure in history.held_out or history.loss:
             if sign * figure < best - self.threshold:

@@ -140,8 +140,8 @@ def split_at_random(
     >>> x, labels = np.zeros((20, 10, 3)), np.arange(10) % 2
     >>> parts = split_at_random(x, labels, axis=(1, 0), rng=0, stratify=labels)
     >>> (x_train, labels_train), (x_test, labels_test) = parts
-    >>> x_train.shape, x_test.shape, sorted(labels_test)
-    ((20, 8, 3), (20, 2, 3), [0, 1])
+    >>> x_train.shape, x_test.shape, np.sort(labels_test)
+    ((20, 8, 3), (20, 2, 3), array([0, 1]))
     """
     axes, count = _axes(arrays, axis)
     cuts = _cuts(fractions, count)

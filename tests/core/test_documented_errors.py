@@ -16,7 +16,9 @@ from rnnfast import (
     GRU,
     LSTM,
     RNN,
+    Last,
     Recurrent,
+    Sequential,
     cells,
     demos,
     functional,
@@ -64,6 +66,13 @@ def recurrent_backward(*arguments: Any, times: int = 1) -> None:
     tape = layer.forward(X)[2]
     for _ in range(times):
         layer.backward(tape, *arguments)
+
+
+def model_backward(*arguments: Any, times: int = 1) -> None:
+    model = Sequential(GRU(3, 4))
+    y, tape = model.forward(X)
+    for _ in range(times):
+        model.backward(tape, *(arguments or (y,)))
 
 
 def fit(loss: float = 1.0, **options: Any) -> None:
@@ -136,6 +145,34 @@ ROWS: list[Row] = [
     ("functional.cell_backward", TypeError, lambda: functional.cell_backward(None), "tape has"),
     ("functional.cell_backward", ValueError, lambda: cell_backward(X[1:]), "dy has shape"),
     ("functional.cell_backward", RuntimeError, lambda: cell_backward(times=2), "has been used"),
+    ("Last.forward", TypeError, lambda: Last().forward([1.0]), "x has type list"),
+    ("Last.forward", ValueError, lambda: Last().forward(X, lengths=[5, 5]), "lengths has values"),
+    ("Sequential", TypeError, lambda: Sequential(len), r"layers\[0\] has type builtin"),
+    ("Sequential", ValueError, lambda: Sequential(GRU(3, 4), GRU(3, 4)), "takes 3 numbers per st"),
+    ("Sequential.forward", TypeError, lambda: Sequential(GRU(3, 4)).forward([1.0]), "x has type"),
+    (
+        "Sequential.forward",
+        ValueError,
+        lambda: Sequential(training.Linear(3, 4)).forward(X, lengths=[4, 4]),
+        "lengths is given, but no layer of the model takes it",
+    ),
+    ("Sequential.backward", TypeError, lambda: model_backward([1.0]), "dy has type list"),
+    ("Sequential.backward", ValueError, lambda: model_backward(X), "dy has shape"),
+    ("Sequential.backward", RuntimeError, lambda: model_backward(times=2), "has been used"),
+    ("Sequential.predict", TypeError, lambda: Sequential(GRU(3, 4)).predict(X, 2.0), "batch_size"),
+    ("Sequential.predict", ValueError, lambda: Sequential(GRU(3, 4)).predict(X[0]), "x has shape"),
+    (
+        "Sequential.load_state_dict",
+        TypeError,
+        lambda: Sequential(GRU(3, 4)).load_state_dict(Sequential(GRU(3, 4, dtype=float)).params),
+        r"state_dict\['0.weight_ih_l0'\] has dtype float64",
+    ),
+    (
+        "Sequential.load_state_dict",
+        ValueError,
+        lambda: Sequential(GRU(3, 4)).load_state_dict(GRU(3, 4).params),
+        "unexpected keys",
+    ),
     *(
         row
         for name, kind in (("RNN", RNN), ("GRU", GRU), ("LSTM", LSTM))
@@ -262,6 +299,7 @@ ROWS: list[Row] = [
     ("training.fit", TypeError, lambda: fit(evaluate=float, patience=1.0), "patience has type"),
     ("training.fit", TypeError, lambda: fit(evaluate=float, goal="x"), "goal has type str"),
     ("training.fit", TypeError, lambda: fit(batches=1), "batches has type int"),
+    ("training.fit", TypeError, lambda: training.fit(len, len, X, X, epochs=1), "model has type"),
     ("training.fit", ValueError, lambda: fit(patience=1), "goal and patience need evaluate"),
     ("training.fit", ValueError, lambda: fit(batches=[]), "batches gave no batch"),
     ("training.fit", ValueError, lambda: fit(checkpoint=__file__), "cannot load checkpoint"),
@@ -413,7 +451,7 @@ ROWS: list[Row] = [
         for call in (lambda x, method=method: getattr(training.Standardizer().fit(X), method)(x),)
         for row in (
             (f"Standardizer.{method}", TypeError, lambda c=call: c([1.0]), "has type list"),
-            (f"Standardizer.{method}", ValueError, lambda c=call: c(X[:0, :, 1:]), "^[xz] has shape"),
+            (f"Standardizer.{method}", ValueError, lambda c=call: c(X[:0, :, 1:]), "^[xz] has"),
         )
     ),
 ]

@@ -65,7 +65,7 @@ def test_the_reader_leaves_padding_out() -> None:
     assert again == loss
     for name, grad in grads.items():
         np.testing.assert_array_equal(same_grads[name], grad)
-    assert reader.size == 4 * 5 * (7 + 5 + 1) + 7 * (5 + 1)
+    assert reader.num_parameters == 4 * 5 * (7 + 5 + 1) + 7 * (5 + 1)
 
 
 def test_a_last_value_is_that_before_the_length() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rnnfast import Sequential
 from rnnfast.demos._ngram import ngram_bits
 from rnnfast.demos.binary_adder import sums
 from rnnfast.demos.char_lm import RARE, UNKNOWN, Alphabet
@@ -157,12 +158,15 @@ def test_gradients_of_whole_models() -> None:
 
 def in_float64(model: Any) -> None:
     """Turn a model's parameters, and so all it computes, to float64."""
-    parts = {
-        n: part for n, part in vars(model).items() if isinstance(getattr(part, "params", 0), dict)
-    }
+    chain = getattr(model, "model", model)
+    parts = dict(enumerate(chain)) if isinstance(chain, Sequential) else vars(model)
+    parts = {n: part for n, part in parts.items() if isinstance(getattr(part, "params", 0), dict)}
     for part in parts.values():
         for name, p in part.params.items():
             part.params[name] = p.astype(np.float64)
         if hasattr(part, "dtype"):
             part.dtype = np.dtype(np.float64)
-    model.params = join(**{name: part.params for name, part in parts.items()})
+    if chain is not model:
+        model.params = chain.params
+    elif not isinstance(model, Sequential):
+        model.params = join(**{name: part.params for name, part in parts.items()})

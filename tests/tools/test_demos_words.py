@@ -122,7 +122,7 @@ def test_both_taggers_get_the_same_texts_and_others_for_the_test(
 
     monkeypatch.setattr(tagger.Tagger, "__call__", spy)
     (one, both), result = recorded("tagger", monkeypatch)
-    assert (one.model.gru.bidirectional, both.model.gru.bidirectional) == (False, True)
+    assert (one.model[1].bidirectional, both.model[1].bidirectional) == (False, True)
     for first, second in zip(one.batches, both.batches, strict=True):
         assert same(first, second)
     names = ("epochs", "clip_norm")

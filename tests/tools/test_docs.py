@@ -13,7 +13,9 @@ import pytest
 from rnnfast._core import threads as _threads
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/cells.md", "docs/embedding.md")
+PAGES = (
+    "README.md", "docs/cells.md", "docs/embedding.md", "docs/models.md", "docs/training.md",
+)  # fmt: skip
 EXTRAS = ("onnx", "torch")  # parts of rnnfast that need the package of that name
 
 

@@ -88,8 +88,8 @@ def test_float32_stays_float32_and_targets_are_converted() -> None:
         assert type(value) is float
         assert dy.dtype == np.float32
         assert dy.shape == (5, 2)
-    value, dy = huber_loss(y, np.zeros((5, 2)), delta=0.3)
-    assert dy.dtype == np.float32
+    for delta in (0.3, np.float64(0.3), 1):
+        assert huber_loss(y, np.zeros((5, 2)), delta=delta)[1].dtype == np.float32
 
 
 def test_narrow_and_wide_distributions_neither_overflow_nor_warn() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -79,8 +80,8 @@ def test_plateau_is_that_of_torch(maximize: bool, patience: int, threshold: floa
         optimizer, mode="max" if maximize else "min", factor=0.7, patience=patience,
         threshold=threshold, threshold_mode="abs", min_lr=0.01, eps=0,
     )  # fmt: skip
-    schedule = Plateau(0.5, 0.7, patience, threshold=threshold, lowest=0.01, maximize=maximize)
-    history, found = History(), set()
+    schedule = Plateau(0.5, 0.7, patience, threshold=threshold, lowest=0.01)
+    history, found = History(maximize=maximize), set()
     for epoch, figure in enumerate(figures):
         schedule.observe(history)
         assert schedule(epoch) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
@@ -107,7 +108,7 @@ def test_plateau_goes_by_the_whole_history() -> None:
 
 def test_plateau_without_a_held_out_figure_goes_by_the_loss() -> None:
     for maximize in (False, True):
-        schedule, history = Plateau(1.0, 0.5, patience=0, maximize=maximize), History()
+        schedule, history = Plateau(1.0, 0.5, patience=0), History(maximize=maximize)
         for loss in (3.0, 2.0, 1.0):
             history.add(loss, 0.0, None, 0.0)
         schedule.observe(history)
@@ -133,7 +134,7 @@ ALL = [
     CosineDecay(0.1, 10, last=0.01),
     WarmUp(CosineDecay(0.1, 10), 3),
     WarmUp(0.1, 3),
-    Plateau(0.1, patience=3, maximize=True),
+    Plateau(0.1, patience=3, lowest=0.01),
 ]
 
 
@@ -165,6 +166,38 @@ def test_fit_takes_a_schedule() -> None:
     schedule = WarmUp(StepDecay(0.4, 2, 0.5), 1)
     fit(loss, optimizer, [0], epochs=5, schedule=schedule, progress=False)
     assert seen == pytest.approx([0.2, 0.4, 0.4, 0.2, 0.2])
+
+
+@pytest.mark.parametrize("maximize", [False, True])
+def test_fit_shows_its_history_to_a_plateau_and_resumes_with_the_rate(
+    maximize: bool, tmp_path: Path
+) -> None:
+    def train(epochs: int, path: Path | None) -> tuple[list[float], Any]:
+        """Held-out figures that only get better in the first three of ten epochs."""
+        optimizer, seen = SGD({"w": np.zeros(1)}), []
+
+        def loss(batch: Any) -> Any:
+            seen.append(optimizer.lr)
+            return 1.0, {"w": np.ones(1)}
+
+        def evaluate() -> float:
+            sign = 1 if maximize else -1
+            return float(sign * min(3, optimizer.steps))
+
+        fit(
+            loss, optimizer, [0], epochs=epochs, evaluate=evaluate, maximize=maximize,
+            schedule=WarmUp(Plateau(0.8, 0.5, patience=1), 1), checkpoint=path, progress=False,
+        )  # fmt: skip
+        return seen, optimizer.params["w"][0]
+
+    expected, w = train(10, None)
+    assert expected == pytest.approx([0.4, 0.8, 0.8, 0.8, 0.8, 0.4, 0.4, 0.2, 0.2, 0.1])
+    for epochs in range(1, 10):
+        path = tmp_path / f"{epochs}.npz"
+        first, _ = train(epochs, path)
+        rest, same = train(10, path)
+        assert first + rest == expected
+        assert same == w
 
 
 step, cosine, plateau = (partial(s, 0.1) for s in (StepDecay, CosineDecay, Plateau))
