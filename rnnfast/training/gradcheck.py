@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._core import checks
+from .._sequential import Sequential
 from ._array import Array, Named, check_positive, named
 from ._ties import summed, ties
 from .dropout import Dropout
@@ -115,7 +116,7 @@ def gradcheck_layer(
 
     Parameters
     ----------
-    layer : RNN, GRU, LSTM, Linear, Embedding or alike
+    layer : RNN, GRU, LSTM, Linear, Embedding, Sequential or alike
         In float64 and without dropout (which would draw another mask at every call). Masks that a
         cell declares are given in the options.
     x : ndarray
@@ -140,13 +141,8 @@ def gradcheck_layer(
     ValueError
         The layer has dropout, or would draw a mask.
     """
-    option = "p" if isinstance(layer, Dropout) else "dropout"
-    if p := getattr(layer, option, 0.0):
-        raise ValueError(f"layer.{option} is {p}, expected 0 for a gradient check")
     given = dict(options or {}) | ({} if state is None else {"state": state})
-    masks = layer.cell.masks if hasattr(layer, "cell") else {}
-    if drawn := sorted(masks.keys() - (given.get("extra") or {}).keys()):
-        raise ValueError(f"options['extra'] has no {', '.join(drawn)}, which the layer would draw")
+    _check_nothing_drawn("layer", layer, given.get("extra") or {})
     rng = np.random.default_rng(rng)
     upstream = [rng.standard_normal(a.shape) for a in _flat(layer.forward(x, **given)[:-1])]
 
@@ -167,6 +163,20 @@ def gradcheck_layer(
         name = f"state.{number}" if isinstance(state, tuple) else "state"
         arrays[name], grads[name] = array, grad
     return gradcheck(loss, arrays, grads, eps=eps)
+
+
+def _check_nothing_drawn(name: str, layer: Any, extra: Mapping[str, Any]) -> None:
+    """Refuse dropout and masks that are not given, also in the layers of a `Sequential`."""
+    if isinstance(layer, Sequential):
+        for i, part in enumerate(layer):
+            _check_nothing_drawn(f"{name}[{i}]", part, extra)
+        return
+    option = "p" if isinstance(layer, Dropout) else "dropout"
+    if p := getattr(layer, option, 0.0):
+        raise ValueError(f"{name}.{option} is {p}, expected 0 for a gradient check")
+    masks = layer.cell.masks if hasattr(layer, "cell") else {}
+    if drawn := sorted(masks.keys() - extra.keys()):
+        raise ValueError(f"options['extra'] has no {', '.join(drawn)}, which the layer would draw")
 
 
 def _flat(values: Any) -> list[Array]:

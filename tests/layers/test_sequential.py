@@ -21,8 +21,8 @@ from some_models import (
 )
 
 import rnnfast
-from rnnfast import GRU, LSTM, Last, Sequential
-from rnnfast.training import Activation, Dropout, Linear, gradcheck
+from rnnfast import GRU, LSTM, Last, Recurrent, Sequential, cells
+from rnnfast.training import Activation, Dropout, Linear, gradcheck, gradcheck_layer
 
 Make = Callable[..., Sequential]
 models = pytest.mark.parametrize("make", ALL)
@@ -90,6 +90,21 @@ def test_gradcheck(make: Make, with_lengths: bool, batch_first: bool) -> None:
         arrays, found = arrays | {"x": x}, found | {"x": grads.input}
     errors = gradcheck(lambda: float(np.sum((run()[0] - target) ** 2) / 2), arrays, found)
     assert max(errors.values()) < 1e-6, errors
+
+
+def test_gradcheck_layer_takes_it_and_refuses_dropout_in_it() -> None:
+    small = of_many((2, 3, 3, 2, 3), dtype=np.float64)
+    x = given(small, 4, 3)
+    errors = gradcheck_layer(small, x, options={"lengths": [4, 0, 2]})
+    assert errors.keys() == {*small.params, "input"}
+    assert max(errors.values()) < 1e-6
+    for model, message in (
+        (Sequential(GRU(3, 4), Sequential(Dropout(0.5))), r"layer\[1\]\[0\].p is 0.5, expected 0"),
+        (with_dropout(), r"layer\[0\].p is 0.25, expected 0 for a gradient check"),
+        (Sequential(Recurrent(cells.zoneout_lstm(0.1, 0.1), 3, 4)), "has no d_c, d_h, which"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            gradcheck_layer(model, x)
 
 
 def test_the_parameters_are_live_and_named_as_in_pytorch() -> None:
