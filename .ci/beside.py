@@ -1,4 +1,4 @@
-"""Use the installed package beside PyTorch and scikit-learn, which have OpenMP run-times of their own.
+"""Use the installed package beside PyTorch and scikit-learn. All three have a run-time of OpenMP.
 
     python .ci/beside.py                      # every order of the three imports
     python .ci/beside.py torch rnnfast        # one order: in this process

@@ -115,7 +115,7 @@ def test_all_is_every_extra_of_users() -> None:
     assert requirement == f"rnnfast[{','.join(sorted(EXTRAS.keys() - FOR_DEVELOPERS))}]"
 
 
-# ------------------------------------------------------------------------------ wheels and workflows
+# ---------------------------------------------------------------------------- wheels and workflows
 
 
 def test_supported_pythons_are_the_same_everywhere() -> None:
