@@ -61,6 +61,11 @@ NOT_GNU = "rnnfast is written in GNU C, which this compiler does not understand:
 OPENMP_PROGRAM = "#include <omp.h>\nint threads(void) { return omp_get_max_threads(); }"
 
 
+# Without the names of static functions, which nothing looks up in what is installed. Profilers and
+# sanitizers show them: so they stay in what is built in place. GNU's and Apple's linker know it.
+NO_LOCAL_SYMBOLS = ["-Wl,-x"]
+
+
 class BuildExt(build_ext):
     """Say clearly what is missing, find OpenMP, compile the C files side by side."""
 
@@ -68,6 +73,10 @@ class BuildExt(build_ext):
         super().finalize_options()
         self.force = True  # file times show no other compiler, no other switch and no edited header
         self.cython_c_in_temp = True
+
+    def run(self) -> None:
+        self.symbols = self.inplace or self.editable_mode  # super().run() changes inplace
+        super().run()
 
     def build_extensions(self) -> None:
         if self.compiler.compiler_type == "msvc":
@@ -86,6 +95,8 @@ class BuildExt(build_ext):
             if openmp:
                 extension.extra_compile_args.append("-fopenmp")
                 extension.extra_link_args.append("-fopenmp")
+            if not self.symbols:
+                extension.extra_link_args += NO_LOCAL_SYMBOLS
         self.compile_in_parallel()
         super().build_extensions()
 

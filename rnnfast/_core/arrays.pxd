@@ -2,8 +2,9 @@
 #
 # A typed memoryview costs 124 ns an argument, a look at a plain array by NumPy's C interface 13 ns (M39). A training
 # step of one layer passes twenty arrays, so the calls of a layer go through `take`. Everywhere else, where a call is
-# not in microseconds, there are typed memoryviews. *Plain* are exact ndarrays: aligned, C-contiguous, native. What is
-# not plain is explained or converted by checks.py.
+# not in microseconds, there are buffers, `cnp.ndarray[real]`. They are not memoryviews, whose code Cython writes into
+# every module that has one, several times what the module itself takes. *Plain* are exact ndarrays: aligned,
+# C-contiguous, native. What is not plain is explained or converted by checks.py.
 #
 # Inside, an array is a `Rows`: rows of reals, some distance apart.
 cimport numpy as cnp

@@ -210,19 +210,18 @@ cdef Packed packed(const rnnfast_kernels *k, const rnnfast_weights *w, int use, 
 
 # ---- The kernels' own arithmetic.
 
-ctypedef fused real:
-    float
-    double
-
-
-def vmath(str name, const real[::1] x not None):
+def vmath(str name, x not None):
     """Return tanh, sigmoid, relu or identity of each element of x, as the kernels compute it."""
-    cdef real[::1] y = np.empty_like(x)
+    cdef cnp.ndarray given = np.ascontiguousarray(x, np.float32 if x.dtype == np.float32 else np.float64)
+    cdef cnp.ndarray found = np.empty_like(given)
+    cdef const rnnfast_kernels *k = table(cnp.PyArray_TYPE(given))
     cdef int act = ACTIVATIONS[name]
-    cdef const rnnfast_kernels *k = table_f32 if real is float else table_f64
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(given)
+    cdef const void *source = cnp.PyArray_DATA(given)
+    cdef void *to = cnp.PyArray_DATA(found)
     with nogil:
-        k.math(act, x.shape[0], &x[0], &y[0])
-    return np.asarray(y)
+        k.math(act, n, source, to)
+    return found
 
 
 def fma_peak(str precision, double seconds):
@@ -278,12 +277,12 @@ cdef struct FloatStates:
 def float_states(int threads, new=None):
     """Return the register that controls floating-point arithmetic (x86: mxcsr, ARM: fpcr) of this thread and of
     OpenMP's others, `threads` in all. Then set it to `new` unless that is None."""
-    cdef uint64_t[::1] found = np.zeros(threads, np.uint64)
+    cdef cnp.ndarray[uint64_t, mode="c"] found = np.zeros(threads, np.uint64)
     cdef FloatStates job
     job.state, job.change, job.new = &found[0], new is not None, new or 0
     with nogil:
         rnnfast_share(threads, threads, True, float_state, &job)
-    return list(found)
+    return found.tolist()
 
 
 cdef int float_state(void *to_do, Py_ssize_t i) noexcept nogil:

@@ -221,8 +221,8 @@ cdef class ForwardCall:
 
     cdef int take_indices(self) except -1:
         """Where data rows are, and which of them begin anew."""
-        cdef const Py_ssize_t[::1] active, offset, order, rows, padding
-        cdef const uint8_t[::1] flags
+        cdef cnp.ndarray[Py_ssize_t, mode="c"] active, offset, order, rows, padding
+        cdef cnp.ndarray[uint8_t, mode="c"] flags
         cdef Pass *f = &self.f
         if self.ragged is not None:
             active, offset, order = self.ragged.active, self.ragged.offset, self.ragged.order

@@ -5,10 +5,14 @@
 It does without NumPy's functions, which are slow when they are called once in a while. (M41)
 """
 
+cimport numpy as cnp
+
 import numpy as np
 
+cnp.import_array()
 
-def extremes(const Py_ssize_t[::1] lengths not None):
+
+def extremes(cnp.ndarray[Py_ssize_t, mode="c"] lengths not None):
     """Return the least and the greatest of some lengths; (0, 0) of none."""
     cdef Py_ssize_t n = lengths.shape[0], b
     cdef Py_ssize_t least = lengths[0] if n else 0, greatest = least
@@ -17,15 +21,18 @@ def extremes(const Py_ssize_t[::1] lengths not None):
     return least, greatest
 
 
-def order_by_length(const Py_ssize_t[::1] lengths not None, Py_ssize_t T, bint reverse):
+def order_by_length(cnp.ndarray[Py_ssize_t, mode="c"] lengths not None, Py_ssize_t T, bint reverse):
     """Return the fields of `Ragged` for sequences that lie in (T, B)."""
     cdef Py_ssize_t B = lengths.shape[0], steps = extremes(lengths)[1], N = 0, i = 0, b, r, t
-    cdef Py_ssize_t[::1] order = np.empty(B, np.intp), place = np.zeros(steps + 1, np.intp)
-    cdef Py_ssize_t[::1] active = np.empty(steps, np.intp), offset = np.empty(steps, np.intp)
+    cdef cnp.ndarray[Py_ssize_t, mode="c"] order = np.empty(B, np.intp)
+    cdef cnp.ndarray[Py_ssize_t, mode="c"] place = np.zeros(steps + 1, np.intp)
+    cdef cnp.ndarray[Py_ssize_t, mode="c"] active = np.empty(steps, np.intp)
+    cdef cnp.ndarray[Py_ssize_t, mode="c"] offset = np.empty(steps, np.intp)
     for b in range(B):
         N += lengths[b]
         place[lengths[b]] += 1
-    cdef Py_ssize_t[::1] rows = np.empty(N, np.intp), padding = np.empty(T * B - N, np.intp)
+    cdef cnp.ndarray[Py_ssize_t, mode="c"] rows = np.empty(N, np.intp)
+    cdef cnp.ndarray[Py_ssize_t, mode="c"] padding = np.empty(T * B - N, np.intp)
     for t in range(steps, -1, -1):  # sort by counting: place[t] becomes how many are longer than t
         place[t], i = i, i + place[t]
     i = 0
@@ -45,4 +52,4 @@ def order_by_length(const Py_ssize_t[::1] lengths not None, Py_ssize_t T, bint r
             if lengths[b] <= t:
                 padding[i] = t * B + b
                 i += 1
-    return order.base, active.base, offset.base, rows.base, padding.base
+    return order, active, offset, rows, padding
