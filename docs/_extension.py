@@ -24,11 +24,13 @@ SECTIONS = ("index", "howto", "guide", "demos/README", "contributors")
 OUTSIDE = {  # pages of the site, and the files that they show
     "benchmarks": "benchmarks/README.md",
     "changes": "CHANGELOG.md",
+    "contributing": "CONTRIBUTING.md",
     "kernels": "csrc/README.md",
     "results": "benchmarks/results.md",
+    "security": "SECURITY.md",
 }
 PAGES = {file: DOCS / f"{page}.md" for page, file in OUTSIDE.items()}
-PAGES["rnnfast/interop.py"] = DOCS / "api/interop.rst"
+PAGES |= {f"rnnfast/{page.stem}.py": page for page in (DOCS / "api").glob("*.rst")}
 
 CHILD = re.compile(r"^\| \[[^\]]+\]\(([^):#]+)\) \|", re.MULTILINE)
 LINK = re.compile(r"\[([^\[\]]+)\]\(([^)#:\s]+)(#[^)\s]*)?\)")
