@@ -34,8 +34,8 @@ def described() -> set[str]:
     """The full names of what the pages describe."""
     names = set()
     for page in REFERENCE.glob("*.rst"):
-        module = ""
-        for kind, name in re.findall(r"^\.\. (\w+):: ([\w.]+)", page.read_text("utf-8"), flags=re.M):
+        module, text = "", page.read_text(encoding="utf-8")
+        for kind, name in re.findall(r"^\.\. (\w+):: ([\w.]+)", text, flags=re.MULTILINE):
             if kind in ("automodule", "currentmodule"):
                 module = name
             if kind.startswith("auto"):
