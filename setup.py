@@ -61,8 +61,8 @@ NOT_GNU = "rnnfast is written in GNU C, which this compiler does not understand:
 OPENMP_PROGRAM = "#include <omp.h>\nint threads(void) { return omp_get_max_threads(); }"
 
 
-# Names of static functions, which nothing looks up in what is installed. Profilers and sanitizers
-# show them: so they stay in what is built in place. GNU's linker and Apple's both know this option.
+# Without the names of static functions, which nothing looks up in what is installed. Profilers and
+# sanitizers show them: so they stay in what is built in place. GNU's and Apple's linker know it.
 NO_LOCAL_SYMBOLS = ["-Wl,-x"]
 
 

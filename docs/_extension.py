@@ -16,6 +16,7 @@ from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.ext.autodoc.mock import _MockObject
+from sphinx.util import inspect
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -23,11 +24,13 @@ SECTIONS = ("index", "howto", "guide", "demos/README", "contributors")
 OUTSIDE = {  # pages of the site, and the files that they show
     "benchmarks": "benchmarks/README.md",
     "changes": "CHANGELOG.md",
+    "contributing": "CONTRIBUTING.md",
     "kernels": "csrc/README.md",
     "results": "benchmarks/results.md",
+    "security": "SECURITY.md",
 }
 PAGES = {file: DOCS / f"{page}.md" for page, file in OUTSIDE.items()}
-PAGES["rnnfast/interop.py"] = DOCS / "api/interop.rst"
+PAGES |= {f"rnnfast/{page.stem}.py": page for page in (DOCS / "api").glob("*.rst")}
 
 CHILD = re.compile(r"^\| \[[^\]]+\]\(([^):#]+)\) \|", re.MULTILINE)
 LINK = re.compile(r"\[([^\[\]]+)\]\(([^)#:\s]+)(#[^)\s]*)?\)")
@@ -92,9 +95,20 @@ def leave_unknown(
     return found if "." in target and found else content
 
 
+def signature_of(
+    app: Sphinx, what: str, name: str, thing: Any, options: Any, arguments: str, result: str
+) -> tuple[str, str] | None:
+    """The arguments of a class whose base is mocked, which would hide them."""
+    if what != "class" or arguments != "(*args, **kwargs)":
+        return None
+    found = inspect.signature(thing.__init__, bound_method=True)
+    return inspect.stringify_signature(found, show_annotation=False), result
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     _MockObject.__or__ = lambda self, other: self  # `Tensor | None` where PyTorch is not installed
     app.connect("source-read", prepare)
     app.connect("doctree-read", link_names)
+    app.connect("autodoc-process-signature", signature_of)
     app.connect("missing-reference", leave_unknown)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

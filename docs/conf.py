@@ -22,12 +22,14 @@ exclude_patterns = ["examples"]
 default_role = "py:obj"  # what a docstring has in backticks is a link where it names something
 nitpicky = True
 maximum_signature_line_length = 88
+toc_object_entries_show_parents = "hide"
 
 # Markdown: anchors as code hosts make them, so that links work in both places.
 myst_heading_anchors = 3
 
 # The site is built without these packages: what the docstrings say is all that is needed.
-autodoc_mock_imports = ["torch", "rnnfast._core.tensors"]  # the latter asks PyTorch for pointers
+autodoc_mock_imports = ["jax", "sklearn", "torch"]
+autodoc_mock_imports += ["rnnfast._core.tensors"]  # which asks PyTorch for pointers
 autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings have types with shapes

@@ -244,8 +244,8 @@ class RNNCell(StepCell[Array]):
     Examples
     --------
     >>> cell = rnnfast.RNNCell(8, 16, rng=0)
-    >>> h, tape = cell.forward(x)
-    >>> grads = cell.backward(tape, dh)  # grads.input, grads.state, grads.params
+    >>> h, tape = cell.forward(np.ones((4, 8), np.float32))
+    >>> grads = cell.backward(tape, np.ones_like(h))  # grads.input, grads.state, grads.params
     """
 
     _gates = config.gates_of(config.RNN)
@@ -339,8 +339,8 @@ class LSTMCell(StepCell[tuple[Array, Array]]):
     Examples
     --------
     >>> cell = rnnfast.LSTMCell(8, 16, rng=0)
-    >>> (h, c), tape = cell.forward(x)
-    >>> grads = cell.backward(tape, (dh, None))
+    >>> (h, c), tape = cell.forward(np.ones((4, 8), np.float32))
+    >>> grads = cell.backward(tape, (np.ones_like(h), None))
     """
 
     _gates = config.gates_of(config.LSTM)

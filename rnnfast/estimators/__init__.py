@@ -4,13 +4,13 @@ Needs scikit-learn (``pip install rnnfast[sklearn]``), and nothing of PyTorch.
 
 >>> from rnnfast.estimators import SequenceClassifier
 >>> classifier = SequenceClassifier(hidden_size=64, random_state=0).fit(X, y)
->>> classifier.predict_proba(X_new)
+>>> probabilities = classifier.predict_proba(X_new)
 
 X is an array (n, T, I) of n sequences, an array (n, T) of series of one feature, or a list of
 arrays (T_i, I) of different length. `Forecaster` learns from one series and continues it:
 
 >>> from rnnfast.estimators import Forecaster
->>> Forecaster(horizon=24, random_state=0).fit(series).predict()
+>>> forecast = Forecaster(horizon=24, random_state=0).fit(series).predict()
 
 Everything is computed in the dtype of X. float32 takes about half the time of float64.
 """

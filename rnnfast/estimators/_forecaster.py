@@ -135,6 +135,12 @@ class Forecaster(Network):
         Returns
         -------
         self
+
+        Raises
+        ------
+        TypeError, ValueError
+            An array has NaN, infinity or a shape that does not fit, the series is shorter than
+            window and horizon, or a parameter of the forecaster does not fit.
         """
         self._check_options()
         values = self._read("series", series, FLOATS)
@@ -207,6 +213,12 @@ class Forecaster(Network):
         -------
         forecast : ndarray (h,) or (h, K)
             With quantiles (h, Q) or (h, K, Q).
+
+        Raises
+        ------
+        TypeError, ValueError
+            An array has NaN, infinity or a shape that does not fit, or exogenous inputs are given
+            or missing otherwise than in `fit`.
         """
         check_is_fitted(self)
         past, known = self._past(series, exog)
@@ -276,6 +288,7 @@ class Forecaster(Network):
         return array
 
     def _check_options(self) -> None:
+        super()._check_options()
         checks.integer("horizon", self.horizon, 1)
         if self.window is not None:
             checks.integer("window", self.window, 1)

@@ -14,6 +14,7 @@ from sklearn.utils import check_random_state
 from .. import GRU, LSTM, RNN, Last, Recurrent, Sequential, cells
 from .._core import checks
 from ..training import Adam, AdamW, Dropout, Linear, fit, l1_loss, mean_squared_error
+from ..training._array import check_positive
 from ._parts import Examples, Returning
 from ._read import Array
 
@@ -24,6 +25,17 @@ LOSSES: dict[str, Loss] = {"squared_error": mean_squared_error, "absolute_error"
 
 class Network(BaseEstimator):  # type: ignore[misc]
     """An estimator around a network that its parameters describe."""
+
+    def _check_options(self) -> None:
+        """Refuse what would be refused later under another name."""
+        for name in "max_iter", "batch_size", "n_iter_no_change":
+            checks.integer(name, getattr(self, name), 1)
+        check_positive(learning_rate=self.learning_rate)
+        checks.probability("dropout", self.dropout)
+        if not 0 < checks.real("validation_fraction", self.validation_fraction) < 1:
+            raise ValueError(
+                f"validation_fraction is {self.validation_fraction}, expected a number in (0, 1)"
+            )
 
     def _rng(self) -> np.random.Generator:
         """The one source of all random numbers of a fit."""
@@ -70,10 +82,10 @@ class Network(BaseEstimator):  # type: ignore[misc]
             loss,
             examples.x,
             examples.y,
-            epochs=checks.integer("max_iter", self.max_iter, 1),
+            epochs=self.max_iter,
             lengths=examples.lengths,
             weight=examples.weight,
-            batch_size=checks.integer("batch_size", self.batch_size, 1),
+            batch_size=self.batch_size,
             optimizer=self._optimizer(model),
             rng=rng,
             clip_norm=self.clip_norm,

@@ -197,7 +197,14 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):  # type: ignore[mi
         Returns
         -------
         self
+
+        Raises
+        ------
+        TypeError, ValueError
+            X or y has NaN, infinity or a shape that does not fit, or a parameter of the estimator
+            does not.
         """
+        self._check_options()
         y = validate_data(self, y=y)
         check_classification_targets(y)
         self.classes_, targets = np.unique(y, return_inverse=True)
@@ -306,7 +313,14 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):  # type: ignore[misc
         Returns
         -------
         self
+
+        Raises
+        ------
+        TypeError, ValueError
+            X or y has NaN, infinity or a shape that does not fit, or a parameter of the estimator
+            does not.
         """
+        self._check_options()
         checks.choice("loss", self.loss, LOSSES)
         y = validate_data(self, y=y, multi_output=True, y_numeric=True)
         self._one_target = y.ndim == 1

@@ -24,10 +24,12 @@ forward-mode differentiation, gradients of gradients. The number of threads is P
 from __future__ import annotations
 
 try:
-    import torch  # noqa: F401
+    import torch
 except ModuleNotFoundError as error:
     message = "rnnfast.torch needs PyTorch: pip install rnnfast[torch]"
     raise ModuleNotFoundError(message, name=error.name) from error
+if not hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
+    raise ImportError(f"rnnfast.torch needs PyTorch 2.10 or newer, found {torch.__version__}")
 from ._report import Report, report
 from .cells import Recurrent
 from .layers import GRU, LSTM, RNN

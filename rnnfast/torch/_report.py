@@ -17,6 +17,10 @@ from .step_cells import StepCell
 class Report:
     """What rnnfast computes of a model; print it.
 
+    All go by the names of `model.named_modules()`, where "" is the model itself. The calls are
+    those of layers, since `accelerate`. A layer without any does not stand among the calls, nor do
+    calls of cells and calls inside the graphs of `torch.compile`.
+
     Attributes
     ----------
     replaced : dict of str to str
@@ -27,10 +31,6 @@ class Report:
         How many calls of a layer the kernels computed.
     pytorch : dict of str to dict of str to int
         How many calls of a layer PyTorch's own operations computed, by the reason.
-
-    All go by the names of `model.named_modules()`, where "" is the model itself. The calls are
-    those of layers, since `accelerate`. A layer without any does not stand among the calls, nor do
-    calls of cells and calls inside the graphs of `torch.compile`.
     """
 
     replaced: dict[str, str] = field(default_factory=dict)

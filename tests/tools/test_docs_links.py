@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,13 @@ def anchors(page: Path) -> set[str]:
 def links(page: Path) -> list[tuple[str, str]]:
     found = LINK.findall(prose(page))
     return [(file, mark) for file, mark in found if not re.match(r"[a-z]+:", file)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_no_line_of_a_paragraph_begins_a_list_by_accident(page: Path) -> None:
+    for before, line in pairwise(prose(page).splitlines()):
+        if re.match(r"[-+*>] |1[.)] ", line):
+            assert re.match(r"$|\s|[-+*>] ", before), line
 
 
 def test_links_and_anchors_are_found() -> None:

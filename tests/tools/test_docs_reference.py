@@ -34,8 +34,8 @@ def described() -> set[str]:
     """The full names of what the pages describe."""
     names = set()
     for page in REFERENCE.glob("*.rst"):
-        module = ""
-        for kind, name in re.findall(r"^\.\. (\w+):: (\S+)$", page.read_text("utf-8"), flags=re.M):
+        module, text = "", page.read_text(encoding="utf-8")
+        for kind, name in re.findall(r"^\.\. (\w+):: ([\w.]+)", text, flags=re.MULTILINE):
             if kind in ("automodule", "currentmodule"):
                 module = name
             if kind.startswith("auto"):
@@ -75,8 +75,18 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     inventory = objects(tmp_path)
     assert described() <= inventory
     assert "accelerate" in index
+    for page in tmp_path.rglob("*.html"):
+        if "_modules" not in page.parts:
+            assert "`" not in text_of(page), f"markup that is left in {page.name}"
     for page in ("index", "start", "howto/pytorch", "demos/echo-state", "kernels"):
         assert (tmp_path / f"{page}.html").exists()
+
+
+def text_of(page: Path) -> str:
+    """What a page shows, but for blocks of code."""
+    code = r"<(script|style|pre)\b.*?</\1>"
+    text = re.sub(code, "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return re.sub(r"<[^>]+>", "", text)
 
 
 def objects(site: Path) -> set[str]:

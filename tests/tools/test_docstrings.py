@@ -39,7 +39,10 @@ def names() -> dict[str, Any]:
         "model": rnnfast.Sequential(
             rnnfast.GRU(8, 16, batch_first=True, rng=0), rnnfast.Last(), training.Linear(16, 2)
         ),
-        **dict.fromkeys(("X", "X_test"), np.zeros((10, 5, 8), np.float32)),
+        "series": np.sin(np.arange(300) / 5),
+        "w_ih": np.ones((48, 8), np.float32),
+        "w_hh": np.ones((48, 16), np.float32),
+        **dict.fromkeys(("X", "X_new", "X_test"), np.zeros((10, 5, 8), np.float32)),
         **dict.fromkeys(("y", "y_test"), np.arange(10) % 2),
         "keras_layer": SimpleNamespace(get_weights=lambda: interop.to_keras(gru)),
     }

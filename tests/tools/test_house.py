@@ -103,7 +103,7 @@ PAGES = [
     path
     for path in [
         *sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", ROOT / "csrc" / "README.md",
-        ROOT / "benchmarks" / "README.md",
+        ROOT / "benchmarks" / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md",
     ]
     if path.exists()
 ]  # fmt: skip

@@ -23,8 +23,11 @@ NAMES = (
     "linear", "passes", "ragged", "sequence", "streaming", "tensors",
 )  # fmt: skip
 MODULES = {name: importlib.import_module(f"rnnfast._core.{name}") for name in NAMES}
-PARTS = ("rnnfast", "csrc", "tests", "benchmarks", "docs", ".ci")
-FILES = ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md")
+PARTS = ("rnnfast", "csrc", "tests", "benchmarks", "docs", ".ci", ".github")
+FILES = (
+    "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md",
+    "CITATION.cff", "CONTRIBUTING.md", "SECURITY.md",
+)  # fmt: skip
 LITTER = shutil.ignore_patterns("__pycache__", ".*_cache", ".hypothesis", ".benchmarks", "*.so")
 
 
@@ -140,11 +143,10 @@ def test_no_symbol_but_the_module_is_exported() -> None:
 
 
 def installed_files() -> list[str]:
-    record = importlib.metadata.distribution("rnnfast").read_text("RECORD") or ""
-    names = [line.partition(",")[0] for line in record.splitlines()]
-    if "rnnfast/__init__.py" not in names:
-        pytest.skip("an editable install uses the source tree")
-    return names
+    distribution = importlib.metadata.distribution("rnnfast")
+    if Path(str(distribution.locate_file("rnnfast"))).resolve() != Path(rnnfast.__file__).parent:
+        pytest.skip("what is imported is not what is installed, but a source tree")
+    return [str(path) for path in distribution.files or []]
 
 
 def test_names_of_static_functions_are_not_installed() -> None:
