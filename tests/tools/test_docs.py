@@ -14,9 +14,10 @@ from rnnfast._core import threads as _threads
 
 ROOT = Path(__file__).parents[2]
 PAGES = (
-    "README.md", "docs/cells.md", "docs/embedding.md", "docs/models.md", "docs/training.md",
+    "README.md", "docs/cells.md", "docs/embedding.md", "docs/estimators.md", "docs/models.md",
+    "docs/training.md",
 )  # fmt: skip
-EXTRAS = ("onnx", "torch")  # parts of rnnfast that need the package of that name
+EXTRAS = {"estimators": "sklearn", "onnx": "onnx", "torch": "torch"}  # parts that need a package
 
 
 def sections(page: str) -> Iterator[tuple[str, str]]:
@@ -52,7 +53,11 @@ def optional_packages(program: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
     packages = {name.partition(".")[0] for name in names}
-    packages |= {e for e in EXTRAS if any(f"{n}.".startswith(f"rnnfast.{e}.") for n in names)}
+    packages |= {
+        package
+        for part, package in EXTRAS.items()
+        if any(f"{name}.".startswith(f"rnnfast.{part}.") for name in names)
+    }
     return packages - {*sys.stdlib_module_names, "numpy", "rnnfast"}
 
 
@@ -60,7 +65,7 @@ def test_the_programs_are_found() -> None:
     pages = [program.values[0] for program in PROGRAMS]
     assert set(pages) == set(PAGES)
     used = set().union(*(optional_packages(str(program.values[1])) for program in PROGRAMS))
-    assert used == {"onnx", "onnxruntime", "safetensors", "torch"}
+    assert used == {"onnx", "onnxruntime", "safetensors", "sklearn", "statsmodels", "torch"}
 
 
 @pytest.mark.parametrize(("page", "program"), PROGRAMS)
