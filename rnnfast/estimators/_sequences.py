@@ -61,7 +61,7 @@ class SequenceEstimator(Network):
 
     def _outputs(self, X: Any) -> Array:
         """What the network makes of each sequence."""
-        check_is_fitted(self)
+        check_is_fitted(self, "model_")
         x, lengths = read_sequences(self, X, reset=False)
         x = x.astype(next(iter(self.model_.params.values())).dtype, copy=False)
         outputs: Array = self.model_.predict(self.standardizer_.transform(x), lengths=lengths)
