@@ -15,10 +15,16 @@ There are first derivatives in reverse mode, no others. The kernels run in callb
 from __future__ import annotations
 
 try:
-    import jax  # noqa: F401
+    import jax
 except ModuleNotFoundError as error:
     message = "rnnfast.jax needs JAX: pip install rnnfast[jax]"
     raise ModuleNotFoundError(message, name=error.name) from error
+try:
+    import jax.experimental.buffer_callback
+except ModuleNotFoundError as error:
+    raise ImportError(
+        f"rnnfast.jax needs JAX 0.6.1 or newer, found {jax.__version__}: pip install rnnfast[jax]"
+    ) from error
 from ._functions import gru, lstm, rnn
 
 __all__ = ["gru", "lstm", "rnn"]

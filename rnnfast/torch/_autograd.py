@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -56,8 +56,12 @@ class Recurrence(torch.autograd.Function):  # type: ignore[misc]
         directions, needs = ctx.directions, ctx.needs_input_grad[2:]
         saved = ctx.saved_tensors
         inputs, memory = saved[: len(needs)], saved[len(needs) :]
-        if torch.is_grad_enabled() or _transformed(upstream):
-            return None, None, *_differentiable(directions, inputs, needs, upstream)
+        if torch.is_grad_enabled() or transformed(upstream):
+
+            def formulas(x: Tensor, h0: Maybe, c0: Maybe, *weights: Tensor) -> Sequence[Tensor]:
+                return composite(directions, x, h0, c0, split(weights, len(directions)))
+
+            return None, None, *differentiable(formulas, inputs, needs, upstream)
         tapes = [tape_at(tensor.data_ptr()) for tensor in memory]
         for tape in tapes:
             if tape is None or tape.used:  # a graph may run more than once
@@ -67,7 +71,7 @@ class Recurrence(torch.autograd.Function):  # type: ignore[misc]
         return None, None, *backward(directions, tapes, inputs, needs, upstream)
 
 
-def _transformed(upstream: Sequence[Maybe]) -> bool:
+def transformed(upstream: Sequence[Maybe]) -> bool:
     """Whether gradients come from `torch.func`, or many at once (`is_grads_batched`)."""
     if torch._C._are_functorch_transforms_active():
         return True
@@ -75,8 +79,8 @@ def _transformed(upstream: Sequence[Maybe]) -> bool:
     return any(dy is not None and batched(dy) for dy in upstream)
 
 
-def _differentiable(
-    directions: Sequence[Direction],
+def differentiable(
+    formulas: Callable[..., Sequence[Tensor]],
     inputs: Sequence[Maybe],
     needs: Sequence[bool],
     upstream: Sequence[Maybe],
@@ -86,9 +90,8 @@ def _differentiable(
     with torch.enable_grad():
         # Views, lest the gradient of one input go on to another, from which that was computed.
         views = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
-        x, h0, c0, *weights = views
-        results = composite(directions, x, h0, c0, split(weights, len(directions)))
-        used = [(y, dy) for y, dy in zip(results, upstream, strict=True) if dy is not None]
+        pairs = zip(formulas(*views), upstream, strict=True)
+        used = [(y, dy) for y, dy in pairs if dy is not None]
         found = torch.autograd.grad(
             [y for y, _ in used],
             [view for view, need in zip(views, needs, strict=True) if need],

@@ -5,17 +5,19 @@ Letters: B batch rows, I input size, H hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from .._core.passes import ForwardCall, run_forward
-from ._autograd import Recurrence
-from ._layer import KINDS, Direction, arrays, arrays_of, threads, unpacked
+from .._core.passes import BackwardCall, ForwardCall, run_backward, run_forward, tape_at
+from ._autograd import differentiable, transformed
+from ._formulas import composite
+from ._layer import KINDS, Direction, Maybe, array, arrays, arrays_of, threads, unpacked
 from .layers import is_recorded
 
 _STEPS = {mode: (Direction(mode, False),) for mode in KINDS}
@@ -72,11 +74,12 @@ class StepCell(torch.nn.RNNCellBase):  # type: ignore[misc]
         given = arrays(tensors) if mode in KINDS else None
         if given is None or not self._fits(given, len(states), 1 + pair):
             return None
-        batched = input.dim() == 2
+        x, h, c = (*tensors[: 1 + len(states)], None, None)[:3]
+        known = [*(*given[: 1 + len(states)], None, None)[:3], *given[1 + len(states) :]]
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-            found = _training(mode, tensors, given, len(states), batched)
+            found = Step.apply(mode, known, x, h, c, *weights)
         else:
-            found = _inference(mode, input, given, len(states), batched)
+            found = tuple(_run(mode, x, known, need_tape=False)[0])
         return found if pair else found[0]
 
     def _fits(self, given: Sequence[Any], states: int, expected: int) -> bool:
@@ -114,34 +117,63 @@ def _observed() -> bool:
     )
 
 
-def _inference(
-    mode: str, input: Tensor, given: Sequence[Any], states: int, batched: bool
-) -> tuple[Tensor, ...]:
-    x, *rest = given if batched else [*(a[None] for a in given[: 1 + states]), *given[1 + states :]]
-    h, c = (*rest[:states], None, None)[:2]
-    own = unpacked(rest[states:])
-    shape = (x.shape[0], own.w_hh.shape[1])
-    results = [input.new_empty(shape) for _ in range(1 + (mode == "LSTM"))]
-    call = ForwardCall(*KINDS[mode], x[None], h, c, own, None, None, False, False)
-    call.h_n, call.c_n = (*arrays_of(results), None)[:2]
+def _run(mode: str, x: Tensor, given: Sequence[Any], need_tape: bool) -> tuple[list[Tensor], Any]:
+    """Return the state after the step and the tape; `given` are arrays of x, h, c and weights."""
+    own = unpacked(given[3:])
+    results = [x.new_empty((*x.shape[:-1], own.w_hh.shape[1])) for _ in range(1 + (mode == "LSTM"))]
+    rows, h, c = _rows(given[:3])
+    call = ForwardCall(*KINDS[mode], rows[None], h, c, own, None, None, False, need_tape)
+    call.h_n, call.c_n = (*_rows(arrays_of(results)), None)[:2]
     run_forward([call], threads())
-    return tuple(results if batched else (result[0] for result in results))
+    return results, call.tape
 
 
-def _training(
-    mode: str, tensors: Sequence[Tensor], given: Sequence[Any], states: int, batched: bool
-) -> tuple[Tensor, ...]:
-    """Take the step as a function of autograd."""
-    if batched:
-        inputs = [tensor.unsqueeze(0) for tensor in tensors[: 1 + states]]
-        known = [array[None] for array in given[: 1 + states]]
-    else:
-        inputs = [tensor[None, None] for tensor in tensors[: 1 + states]]
-        known = [array[None, None] for array in given[: 1 + states]]
-    x, h, c = (*inputs, None, None)[:3]
-    known = [*(*known, None, None)[:3], *given[1 + states :]]
-    _, *final = Recurrence.apply(_STEPS[mode], known, x, h, c, *tensors[1 + states :])
-    return tuple(state.squeeze(0) if batched else state.view(-1) for state in final)
+def _rows(given: Iterable[Any]) -> list[Any]:
+    """Return (B, .) for arrays (B, .) or (.), None for None."""
+    return [a if a is None or a.ndim == 2 else a[None] for a in given]
+
+
+class Step(torch.autograd.Function):  # type: ignore[misc]
+    """A step with a tape, whose memory the graph saves as `Recurrence` does."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, mode: str, given: Sequence[Any], x: Tensor, h: Maybe, c: Maybe, *weights: Tensor
+    ) -> Any:
+        results, tape = _run(mode, x, given, need_tape=True)
+        ctx.mode = mode
+        ctx.save_for_backward(x, h, c, *weights, torch.from_numpy(tape.memory))
+        ctx.set_materialize_grads(False)
+        return tuple(results)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Maybe) -> Any:
+        mode, needs = ctx.mode, ctx.needs_input_grad[2:]
+        *inputs, memory = ctx.saved_tensors
+        if torch.is_grad_enabled() or transformed(upstream):
+            return None, None, *differentiable(partial(_formulas, mode), inputs, needs, upstream)
+        tape = tape_at(memory.data_ptr())
+        if tape is None or tape.used:  # a graph may run more than once
+            _, tape = _run(mode, inputs[0], list(map(array, inputs)), need_tape=True)
+        grads = [
+            torch.empty_like(tensor, memory_format=torch.contiguous_format) if need else None
+            for tensor, need in zip(inputs, needs, strict=True)
+        ]
+        to = arrays_of(grads)
+        call = BackwardCall(KINDS[mode][0], tape, None, *(*_rows(map(array, upstream)), None)[:2])
+        dx, call.dh0, call.dc0 = _rows(to[:3])
+        call.dx = None if dx is None else dx[None]
+        call.dweights = unpacked(to[3:])
+        run_backward([call], threads())
+        return None, None, *grads
+
+
+def _formulas(mode: str, x: Tensor, h: Maybe, c: Maybe, *weights: Tensor) -> Sequence[Tensor]:
+    """The step in PyTorch's own operations."""
+    lead = (None,) if x.dim() == 2 else (None, None)
+    h0, c0 = (None if state is None else state[lead] for state in (h, c))
+    _, *final = composite(_STEPS[mode], x[lead], h0, c0, [weights])
+    return [state.reshape(*x.shape[:-1], -1) for state in final]
 
 
 class RNNCell(StepCell, torch.nn.RNNCell):  # type: ignore[misc]

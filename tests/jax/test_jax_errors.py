@@ -211,6 +211,22 @@ def test_without_jax_it_says_what_to_install(script: Script) -> None:
     assert script(program, prologue="") == 3 * "refused\n"
 
 
+def test_an_older_jax_is_named(script: Script) -> None:
+    program = """
+    import sys
+    import jax
+    import jax.experimental
+    sys.modules["jax.experimental.buffer_callback"] = None
+    import rnnfast
+    try:
+        rnnfast.jax
+    except ImportError as error:
+        print(str(error).replace(jax.__version__, "x"))
+    """
+    message = "rnnfast.jax needs JAX 0.6.1 or newer, found x: pip install rnnfast[jax]"
+    assert script(program, prologue="") == message + "\n"
+
+
 def test_it_is_imported_at_first_use(script: Script) -> None:
     program = """
     import sys
