@@ -220,7 +220,7 @@ class Forecaster(Network):
             An array has NaN, infinity or a shape that does not fit, or exogenous inputs are given
             or missing otherwise than in `fit`.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "model_")
         past, known = self._past(series, exog)
         known = self._with_future(known, exog_future)
         steps = self._windows.steps

@@ -40,8 +40,8 @@ class SequenceEstimator(Network):
             if not len(rows):
                 raise ValueError("the weight of every example is zero, expected one above zero")
             examples = examples[rows]
-        self._x_standardizer = standardizer(examples.x, examples.step_weight(), self.standardize)
-        examples.x = self._x_standardizer.transform(examples.x)
+        self.standardizer_ = standardizer(examples.x, examples.step_weight(), self.standardize)
+        examples.x = self.standardizer_.transform(examples.x)
         return examples
 
     def _fit(self, examples: Examples, loss: Loss, outputs: int, strata: Array | None) -> None:
@@ -61,10 +61,10 @@ class SequenceEstimator(Network):
 
     def _outputs(self, X: Any) -> Array:
         """What the network makes of each sequence."""
-        check_is_fitted(self)
+        check_is_fitted(self, "model_")
         x, lengths = read_sequences(self, X, reset=False)
         x = x.astype(next(iter(self.model_.params.values())).dtype, copy=False)
-        outputs: Array = self.model_.predict(self._x_standardizer.transform(x), lengths=lengths)
+        outputs: Array = self.model_.predict(self.standardizer_.transform(x), lengths=lengths)
         return outputs
 
     def __sklearn_tags__(self) -> Any:
@@ -124,7 +124,9 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):  # type: ignore[mi
     feature_names_in_ : ndarray of str
         If X was a data frame with such names.
     model_ : rnnfast.Sequential
-        The network, batch first. It takes the standardised X and returns a score for each class.
+        The network, batch first: ``softmax(model_(standardizer_.transform(X)))`` is
+        ``predict_proba(X)`` for an X (n, T, I).
+    standardizer_ : rnnfast.training.Standardizer
     history_ : rnnfast.training.History
         Loss and time of each epoch.
     n_iter_ : int
@@ -246,7 +248,8 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):  # type: ignore[misc
     Attributes
     ----------
     model_ : rnnfast.Sequential
-        The network, batch first. It takes the standardised X and returns standardised predictions.
+        The network, batch first, from the standardised X to the standardised targets.
+    standardizer_, target_standardizer_ : rnnfast.training.Standardizer
     n_features_in_, feature_names_in_, history_, n_iter_
         As in `SequenceClassifier`.
 
@@ -325,15 +328,15 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):  # type: ignore[misc
         y = validate_data(self, y=y, multi_output=True, y_numeric=True)
         self._one_target = y.ndim == 1
         examples = self._examples(X, y.reshape(len(y), -1).astype(float), sample_weight, None)
-        self._y_standardizer = standardizer(examples.y, examples.weight, self.standardize)
-        examples.y = self._y_standardizer.transform(examples.y).astype(examples.x.dtype)
+        self.target_standardizer_ = standardizer(examples.y, examples.weight, self.standardize)
+        examples.y = self.target_standardizer_.transform(examples.y).astype(examples.x.dtype)
         self._fit(examples, LOSSES[self.loss], examples.y.shape[1], strata=None)
         return self
 
     def predict(self, X: Any) -> Array:
         """The predictions, (n,) or (n, K) as y was, for X as in `fit`."""
         outputs = self._outputs(X)
-        predictions = self._y_standardizer.inverse(outputs.astype(np.float64))
+        predictions = self.target_standardizer_.inverse(outputs.astype(np.float64))
         return predictions[:, 0] if self._one_target else predictions
 
     def __sklearn_tags__(self) -> Any:

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import pickle
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-
-import rnnfast
 
 pytest.importorskip("sklearn")
 from sklearn.base import clone, is_classifier, is_regressor
@@ -30,25 +25,6 @@ ALL = SequenceClassifier, SequenceRegressor, Forecaster
 @parametrize_with_checks([SequenceClassifier(), SequenceRegressor()])
 def test_scikit_learn_finds_nothing_wrong(estimator: Any, check: Any) -> None:
     check(estimator)
-
-
-def test_the_part_is_loaded_at_its_first_use() -> None:
-    text = (
-        "import sys, rnnfast; assert 'sklearn' not in sys.modules; rnnfast.estimators.Forecaster; "
-        "assert 'sklearn' in sys.modules and 'torch' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", text], check=True, timeout=60)
-    assert "estimators" in dir(rnnfast)
-
-
-def test_what_is_missing_is_said(tmp_path: Path) -> None:
-    text = (
-        "import sys; sys.modules['sklearn'] = None; import rnnfast\n"
-        "try: rnnfast.estimators\nexcept ImportError as error: print(error)"
-    )
-    command = [sys.executable, "-c", text]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    assert said.stdout == ("rnnfast.estimators needs scikit-learn: pip install rnnfast[sklearn]\n")
 
 
 def test_scikit_learn_knows_what_they_are() -> None:

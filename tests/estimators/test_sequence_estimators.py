@@ -274,7 +274,7 @@ def test_features_and_targets_are_standardized() -> None:
 
 def test_padding_does_not_count_for_the_mean() -> None:
     found = regressor().fit([np.full((n, 1), 3.0 * n) for n in (1, 2, 5)], [1, 2, 3])
-    assert found._x_standardizer.mean == (3 + 2 * 6 + 5 * 15) / 8
+    assert found.standardizer_.mean == (3 + 2 * 6 + 5 * 15) / 8
 
 
 def test_the_loss_decides_what_is_predicted() -> None:
