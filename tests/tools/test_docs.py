@@ -88,7 +88,9 @@ def test_the_programs_are_found() -> None:
     assert {program.values[0] for program in PROGRAMS} == set(PAGES)
     assert {"README.md", "docs/start.md", "docs/howto/pytorch.md", "docs/cells.md"} <= set(PAGES)
     used = set().union(*(optional_packages(str(program.values[1])) for program in PROGRAMS))
-    assert {"onnx", "onnxruntime", "safetensors", "sklearn", "torch"} <= used
+    assert used == {
+        "jax", "onnx", "onnxruntime", "safetensors", "sklearn", "statsmodels", "torch"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("page", "program"), PROGRAMS)
