@@ -61,8 +61,11 @@ def fit_model(
         value, gradient = _of(loss, predictions, target, extra)
         return value, model.backward(tape, gradient)
 
+    counted = examples.counted()
+    own_lengths = None if examples.lengths is None else examples.lengths[counted]
+
     def batches(rng: np.random.Generator) -> Iterator[Array]:
-        return minibatches(examples.count, size, rng, lengths=examples.lengths)
+        return (counted[i] for i in minibatches(len(counted), size, rng, lengths=own_lengths))
 
     return fit_batches(
         loss_and_grads, optimizer, batches, epochs=epochs,
@@ -102,6 +105,21 @@ class Examples:
         """How many sequences there are."""
         count: int = self.X.shape[self._axis]
         return count
+
+    def counted(self) -> Array:
+        """The sequences that have some weight; a batch of the others would have no mean."""
+        rows = np.arange(self.count)
+        if self.weight is None:
+            return rows
+        weight = self.weight
+        if weight.ndim == 2:
+            weight = weight if self._axis == 0 else weight.T
+            if self.lengths is not None:
+                weight = np.where(length_mask(self.lengths, weight.shape[1]).T, weight, 0)
+            weight = weight.any(axis=1)
+        if not weight.any():
+            raise ValueError("weight is 0 for every sequence, expected some that count")
+        return rows[weight != 0]
 
     @property
     def _axis(self) -> int:

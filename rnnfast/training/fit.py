@@ -74,7 +74,8 @@ def fit(*arguments: Any, **options: Any) -> History:
         The steps of each sequence, from 1 to T. A batch then holds sequences of similar length,
         and is cut to the longest of them.
     weight : ndarray, optional
-        How much each sequence counts, (n,), or each step, with the first two axes of X.
+        How much each sequence counts, (n,), or each step, with the first two axes of X. Sequences
+        of weight 0 are left out.
     batch_size : int
         The sequences of a batch; the last one may have fewer.
     validation : (X, y) or (X, y, lengths), optional

@@ -144,6 +144,7 @@ def test_the_loss_gets_the_weights_of_its_sequences_or_steps(batch_first: bool) 
         assert len(seen) == 6
         for targets, weight, mask in seen:
             np.testing.assert_array_equal(weight, targets[..., 0] % 100)
+            assert weight.all()  # the sequence of weight 0 is in no batch
             assert (mask is not None) == timed
             if timed:
                 rows = np.unique(weight).astype(int)
@@ -156,6 +157,35 @@ def test_the_loss_gets_the_weights_of_its_sequences_or_steps(batch_first: bool) 
             for targets, weight, _ in seen:
                 np.testing.assert_array_equal(weight, targets[..., 0])
             seen.clear()
+
+
+@layouts
+def test_sequences_without_weight_are_as_if_they_were_not_there(batch_first: bool) -> None:
+    """Even where whole batches of them would have no mean; behind its end a step has no weight."""
+    axis = 0 if batch_first else 1
+    for make in (from_ids, at_every_step):
+        fitted = []
+        for rows in (slice(None), [2, 11, 22]):
+            model = make(batch_first=batch_first)
+            X, lengths = given(model, T, N), lengths_of_all()
+            y = np.zeros_like(model(X))
+            weight = np.zeros(N)
+            weight[[2, 11, 22]] = 1, 2, 0.5
+            if y.ndim == 3:
+                steps = np.arange(T) < lengths[:, None]
+                weight = np.where(steps, weight[:, None], 7.0)
+                weight = weight if batch_first else weight.T
+            which = (slice(None),) * axis
+            kept = [a[(*which, rows)] if a.ndim > 1 else a[rows] for a in (X, weight)]
+            target = y[(*which, rows)] if y.ndim == 3 else y[rows]
+            quiet(model, mean_squared_error, kept[0], target, weight=kept[1],
+                  lengths=lengths[rows], batch_size=2, epochs=2)  # fmt: skip
+            fitted.append(model.params)
+        for name, p in fitted[0].items():
+            np.testing.assert_array_equal(p, fitted[1][name])
+        with pytest.raises(ValueError, match="weight is 0 for every sequence"):
+            quiet(model, mean_squared_error, X, y, weight=np.zeros(N), epochs=1)
+
 
 
 @pytest.mark.parametrize("with_lengths", [False, True])
