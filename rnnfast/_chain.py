@@ -143,11 +143,16 @@ def label_of(name: str) -> str:
 def link(name: str, layer: Any) -> Link:
     """Check that a layer can stand in a chain."""
     label = label_of(name)
-    for method in ("forward", "backward", "params"):
-        if isinstance(layer, type) or not hasattr(layer, method):
-            kind = layer.__name__ if isinstance(layer, type) else type(layer).__name__
-            what = f"is the class {kind}" if isinstance(layer, type) else f"has type {kind}"
-            raise TypeError(f"{label} {what}, expected a layer with forward, backward and params")
+    is_class = isinstance(layer, type)
+    if is_class or not all(hasattr(layer, name) for name in ("forward", "backward", "params")):
+        what = f"is the class {layer.__name__}" if is_class else f"has type {type(layer).__name__}"
+        raise TypeError(f"{label} {what}, expected a layer with forward, backward and params")
+    if _is_own(layer) and hasattr(layer, "hidden_size") and not isinstance(layer, RecurrentLayer):
+        kind = type(layer).__name__
+        raise TypeError(
+            f"{label} has type {kind}, which takes one step from a state that it is given; use "
+            f"{kind.removesuffix('Cell')}, and the stream of the model for single steps"
+        )
     call = layer if callable(layer) else layer.forward
     takes = _taken(label, layer.forward), _taken(label, call)
     cell = getattr(layer, "cell", None) if isinstance(layer, RecurrentLayer) else None
@@ -185,7 +190,7 @@ def _check_sharing(links: Iterable[Link]) -> None:
         if other is not one and one.layer.params:
             raise ValueError(
                 f"{one.label} is the same layer as {other.label}; make a second one, and to share "
-                f"weights put the arrays of one into the params of the other"
+                "weights put the arrays of one into the params of the other"
             )
 
 
@@ -219,7 +224,7 @@ def _check_order(links: Iterable[Link]) -> None:
             kind = type(one.layer).__name__
             raise ValueError(
                 f"{one.label}, {kind}, needs a time axis, and {last.label}, Last, leaves none; "
-                f"put Last behind it"
+                "put Last behind it"
             )
         if isinstance(one.layer, Last):
             last = one
@@ -247,15 +252,14 @@ def _ports(links: Iterable[Link]) -> Iterator[tuple[Link, tuple[Port | None, Por
     """What each layer takes and gives, None where unknown. Those that hand on are left out."""
     for one in links:
         layer = one.layer
-        own = type(layer).__module__.startswith("rnnfast.")
-        if isinstance(layer, Last) or (own and not layer.params):  # Dropout, Activation
-            continue
+        if isinstance(layer, Last) or (_is_own(layer) and not layer.params):
+            continue  # as Dropout and Activation
         if isinstance(layer, RecurrentLayer):
             takes = Port(layer.input_size, layer.dtype)
             yield one, (takes, Port(layer._directions * _output_size(layer), layer.dtype))
         elif _takes_ids(layer):
             yield one, (None, Port(layer.size, layer.params["weight"].dtype))
-        elif own:  # Linear
+        elif _is_own(layer) and hasattr(layer, "output_size"):  # Linear
             dtype = layer.params["weight"].dtype
             yield one, (Port(layer.input_size, dtype), Port(layer.output_size, dtype))
         else:
@@ -263,8 +267,12 @@ def _ports(links: Iterable[Link]) -> Iterator[tuple[Link, tuple[Port | None, Por
 
 
 def _takes_ids(layer: Any) -> bool:
-    """Whether it is an `Embedding`; the training kit need not be imported."""
-    return type(layer).__module__.startswith("rnnfast.") and hasattr(layer, "count")
+    """Whether it is an `Embedding`, without an import of the training kit."""
+    return _is_own(layer) and hasattr(layer, "count")
+
+
+def _is_own(layer: Any) -> bool:
+    return type(layer).__module__.startswith("rnnfast.")
 
 
 def _output_size(layer: RecurrentLayer) -> int:

@@ -6,7 +6,8 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias, TypedDict, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeAlias, TypedDict, TypeVar
 
 import numpy as np
 
@@ -86,20 +87,8 @@ def fit_batches(
                     break
                 started = time.perf_counter()
                 _set_rate(optimizer, schedule, epoch, history)
-                latest = {"held_out": history.held_out[-1]} if history.held_out else {}
-                losses, norms = [], []
-                given = batches_of(rng)
-                for loss, grads, norm in _gradients(
-                    loss_and_grads, given, optimizer, clip_norm, clip_value
-                ):
-                    with guard.hold():
-                        optimizer.step(grads)
-                    losses.append(loss)
-                    norms.append(norm)
-                    bar.update(epoch=epoch + 1, loss=loss, **latest)
-                if not losses:
-                    raise ValueError(_no_batch(given, epoch, again=epoch > start))
-                bar.total = bar.done + len(losses) * (epochs - epoch - 1)
+                step = _Step(loss_and_grads, optimizer, clip_norm, clip_value, guard, bar)
+                losses, norms = step.through(batches_of(rng), history, epochs - epoch - 1)
                 figure = None if evaluate is None else float(evaluate())
                 with guard.hold():
                     seconds = time.perf_counter() - started
@@ -132,7 +121,10 @@ def _check_options(
 ) -> int | None:
     """Check what `fit` takes in both of its forms; return the patience."""
     if evaluate is None and (goal is not None or patience is not None):
-        raise ValueError("goal and patience need evaluate, a held-out figure to go by")
+        raise ValueError(
+            "goal and patience need evaluate, a held-out figure to go by; with a model validation "
+            "will do"
+        )
     if evaluate is None and maximize:
         raise ValueError("maximize needs evaluate, a held-out figure to go by")
     waiting = None if patience is None else checks.integer("patience", patience, 1)
@@ -180,15 +172,6 @@ def _each_epoch(batches: Batches[Batch]) -> Callable[[np.random.Generator], Iter
     return lambda rng: batches
 
 
-def _no_batch(batches: Any, epoch: int, again: bool) -> str:
-    """What to say of an epoch without batches; `again`: an earlier one had some."""
-    message = f"batches gave no batch in epoch {epoch + 1}"
-    if again and isinstance(batches, Iterator):
-        kind = type(batches).__name__
-        message += f": a {kind} serves one epoch; give a list, or a function that makes a {kind}"
-    return message
-
-
 def _stored(
     checkpoint: str | os.PathLike[str], epochs: int, maximize: bool, generators: Generators
 ) -> tuple[History, dict[str, Any]]:
@@ -216,24 +199,56 @@ def _random_states(generators: Generators) -> dict[str, Any]:
     return {"generators": states} if states else {}
 
 
-def _gradients(
-    loss_and_grads: LossAndGrads[Batch],
-    batches: Iterable[Batch],
-    optimizer: Optimizer,
-    clip_norm: float | None,
-    clip_value: float | None,
-) -> Iterator[tuple[float, Named, float]]:
-    """Of every batch the loss, the clipped gradients and their norm before clipping."""
-    for number, batch in enumerate(batches):
-        loss, grads = loss_and_grads(batch)
-        norm = global_norm(optimizer.summed(grads))
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise FloatingPointError(f"loss {loss}, gradient norm {norm} at batch {number}")
-        if clip_norm is not None:
-            scale_to_norm(grads, clip_norm, norm)
-        if clip_value is not None:
-            clip_to_value(grads, clip_value)
-        yield loss, grads, norm
+@dataclass
+class _Step(Generic[Batch]):
+    """What is done with every batch."""
+
+    loss_and_grads: LossAndGrads[Batch]
+    optimizer: Optimizer
+    clip_norm: float | None
+    clip_value: float | None
+    guard: InterruptGuard
+    bar: Progress
+
+    def through(
+        self, batches: Iterable[Batch], history: History, to_come: int
+    ) -> tuple[list[float], list[float]]:
+        """Take the steps of an epoch, before so many more; return losses and norms."""
+        epoch = history.epochs
+        latest = {"held_out": history.held_out[-1]} if history.held_out else {}
+        losses, norms = [], []
+        for loss, grads, norm in self._gradients(batches):
+            with self.guard.hold():
+                self.optimizer.step(grads)
+            losses.append(loss)
+            norms.append(norm)
+            self.bar.update(epoch=epoch + 1, loss=loss, **latest)
+        if not losses:
+            raise ValueError(_no_batch(batches, epoch, again=self.bar.done > 0))
+        self.bar.total = self.bar.done + len(losses) * to_come
+        return losses, norms
+
+    def _gradients(self, batches: Iterable[Batch]) -> Iterator[tuple[float, Named, float]]:
+        """Of every batch the loss, the clipped gradients and their norm before clipping."""
+        for number, batch in enumerate(batches):
+            loss, grads = self.loss_and_grads(batch)
+            norm = global_norm(self.optimizer.summed(grads))
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise FloatingPointError(f"loss {loss}, gradient norm {norm} at batch {number}")
+            if self.clip_norm is not None:
+                scale_to_norm(grads, self.clip_norm, norm)
+            if self.clip_value is not None:
+                clip_to_value(grads, self.clip_value)
+            yield loss, grads, norm
+
+
+def _no_batch(batches: Any, epoch: int, again: bool) -> str:
+    """What to say of an epoch without batches; `again`: an earlier one had some."""
+    message = f"batches gave no batch in epoch {epoch + 1}"
+    if again and isinstance(batches, Iterator):
+        kind = type(batches).__name__
+        message += f": a {kind} serves one epoch; give a list, or a function that makes a {kind}"
+    return message
 
 
 def _enough(history: History, goal: float | None, patience: int | None) -> bool:

@@ -279,3 +279,19 @@ def test_whatever_the_header_says_a_load_ends_in_a_model_or_a_reason(tmp_path: P
                 assert json.dumps(header) == json.dumps(whole) or type(found) is Sequential
             assert tracemalloc.get_traced_memory()[1] - before < 20 * size + 500_000
     tracemalloc.stop()
+
+
+def test_a_changed_or_cut_byte_is_refused_or_harmless(path: Path) -> None:
+    expected = saved(path)
+    content, rng = path.read_bytes(), np.random.default_rng(0)
+    for at in rng.permutation(len(content))[:300]:
+        changed = bytearray(content)
+        changed[at] ^= 1 << rng.integers(8)
+        for tried in (bytes(changed), content[:at]):
+            path.write_bytes(tried)
+            try:
+                found = rnnfast.load(path)
+            except ValueError as error:
+                assert str(error).startswith("cannot load layer")  # noqa: PT017
+            else:
+                assert found.params.keys() == expected.params.keys()

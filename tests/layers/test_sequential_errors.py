@@ -35,6 +35,15 @@ class NeedsMore(Doubled):
         return x, None
 
 
+class StepCell(Doubled):
+    """Stands in for the cells that take one step."""
+
+    hidden_size = 3
+
+
+StepCell.__module__ = "rnnfast.step_cells"
+
+
 @pytest.mark.parametrize(
     ("layers", "error", "message"),
     [
@@ -46,6 +55,8 @@ class NeedsMore(Doubled):
         ([NoBackward()], TypeError, r"layers\[0\] has type NoBackward"),
         ([GRU(3, 3), NeedsMore()], ValueError,
          r"layers\[1\] also needs gain, shift, and a layer of a Sequential gets x alone"),
+        ([GRU(3, 3), StepCell()], TypeError,
+         r"layers\[1\] has type StepCell, which takes one step .* use Step, and the stream"),
         ([rnnfast.training.Attention()], ValueError, r"layers\[0\] also needs keys, values"),
         ([Recurrent(with_input, 3, 4)], ValueError,
          r"layers\[0\] is of <cell with_input\(x, h, k\)>, which has the extra inputs k; a Seq"),
