@@ -149,9 +149,9 @@ def extension(name: str) -> Extension:
         f"rnnfast._core.{name}",
         [f"rnnfast/_core/{name}.pyx", *sources],
         include_dirs=["csrc", numpy.get_include()],
-        define_macros=NUMPY_API,
+        define_macros=list(NUMPY_API),
         libraries=["m"],
-        extra_compile_args=FLAGS,
+        extra_compile_args=list(FLAGS),
         extra_link_args=list(NO_FAST_MATH),
     )
 

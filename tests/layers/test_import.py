@@ -108,6 +108,22 @@ except ModuleNotFoundError as error:
     assert run(program, tmp_path) == "torch\n"
 
 
+def test_an_old_pytorch_is_named(tmp_path: Path) -> None:
+    program = """
+import sys
+from types import ModuleType
+torch = sys.modules["torch"] = ModuleType("torch")
+torch.Tensor, torch.__version__ = object, "2.6.0"
+import rnnfast
+try:
+    rnnfast.torch
+except ImportError as error:
+    print(error)
+"""
+    expected = "rnnfast.torch needs PyTorch 2.10 or newer, found 2.6.0\n"
+    assert run(program, tmp_path) == expected
+
+
 def test_a_star_brings_what_needs_numpy_only(tmp_path: Path) -> None:
     program = """
 import sys

@@ -76,6 +76,9 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     assert described() <= inventory
     assert "accelerate" in index
     for page in tmp_path.rglob("*.html"):
+        html = page.read_text(encoding="utf-8")
+        loaded = re.findall(r"<(?:script|link|img)\b[^>]*(?:src|href)=\"https?:[^>]*>", html)
+        assert not loaded, f"{page.name} needs the internet"
         if "_modules" not in page.parts:
             assert "`" not in text_of(page), f"markup that is left in {page.name}"
     for page in ("index", "start", "howto/pytorch", "demos/echo-state", "kernels"):
