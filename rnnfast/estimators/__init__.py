@@ -12,7 +12,7 @@ arrays (T_i, I) of different length. `Forecaster` learns from one series and con
 >>> from rnnfast.estimators import Forecaster
 >>> forecast = Forecaster(horizon=24, random_state=0).fit(series).predict()
 
-Everything is computed in the dtype of X. float32 takes about half the time of float64.
+Everything is computed in the dtype of X. float32 takes half to two thirds of the time of float64.
 """
 
 from __future__ import annotations

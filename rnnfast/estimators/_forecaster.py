@@ -148,8 +148,8 @@ class Forecaster(Network):
         values = values.reshape(len(values), -1)
         self._exogenous: int | None = None
         if exog is not None:
-            first = self._read("exog", exog, values.dtype)
-            self._exogenous = 1 if first.ndim == 1 else first.shape[1]
+            exog = self._read("exog", exog, values.dtype)
+            self._exogenous = 1 if exog.ndim == 1 else exog.shape[1]
         known = self._read_exog("exog", exog, len(values), values.dtype)
         self.horizon_, self.quantiles_ = self.horizon, self.quantiles
         self.window_ = 2 * self.horizon if self.window is None else self.window
