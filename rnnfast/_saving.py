@@ -25,6 +25,9 @@ _MODULES = {  # where a class is; the training kit is imported only when a file 
     "GRU": "rnnfast.layers",
     "LSTM": "rnnfast.layers",
     "Recurrent": "rnnfast._generic",
+    "RNNCell": "rnnfast.step_cells",
+    "GRUCell": "rnnfast.step_cells",
+    "LSTMCell": "rnnfast.step_cells",
     "Linear": "rnnfast.training.modules",
     "Embedding": "rnnfast.training.modules",
     "Dropout": "rnnfast.training.dropout",
@@ -45,10 +48,10 @@ def save(path: Path, layers: Any) -> None:
         In `.npz` the file is NumPy's and needs no further package; else it is a safetensors file.
         Replaced if it exists, in one step: nobody sees half a file.
     layers : layer or dict of str to layer
-        `RNN`, `GRU`, `LSTM`, `Recurrent`, `Last`, `Sequential`, `training.Linear`, `Embedding`,
-        `Dropout`, `Activation` or `Attention`. In the file of a dict the parameters are called
-        ``name.parameter``, as in a `state_dict` of PyTorch. Not saved: `rng`, the function of a
-        cell, and that layers share arrays.
+        `RNN`, `GRU`, `LSTM`, `Recurrent`, `RNNCell`, `GRUCell`, `LSTMCell`, `Last`, `Sequential`,
+        `training.Linear`, `Embedding`, `Dropout`, `Activation` or `Attention`. In the file of a
+        dict the parameters are called ``name.parameter``, as in a `state_dict` of PyTorch. Not
+        saved: `rng`, the function of a cell, and that layers share arrays.
 
     Raises
     ------
@@ -201,7 +204,8 @@ def _class(name: object) -> Any:
 
 
 def _is_recurrent(kind: Any) -> bool:
-    return _MODULES[kind.__name__] in ("rnnfast.layers", "rnnfast._generic")
+    recurrent = "rnnfast.layers", "rnnfast._generic", "rnnfast.step_cells"
+    return _MODULES[kind.__name__] in recurrent
 
 
 def _description(name: str, layer: Any) -> dict[str, Any]:
@@ -277,7 +281,7 @@ def _cell(saved: Any, own: Mapping[str, Any]) -> Any:
 
 def _check_recurrent(kind: Any, options: dict[str, Any], arrays: dict[str, Array]) -> None:
     """Raise unless the options are what a layer of that class with these arrays would store."""
-    layers = options["num_layers"]
+    layers = options.get("num_layers", 1)
     given = options | ({"cell": _cell_option(options["cell"])} if "cell" in options else {})
     if isinstance(layers, int) and layers > len(arrays):
         raise ValueError(f"num_layers is {layers}, but there are {len(arrays)} arrays")

@@ -108,18 +108,18 @@ class Examples:
 
     def counted(self) -> Array:
         """The sequences that have some weight; a batch of the others would have no mean."""
-        rows = np.arange(self.count)
         if self.weight is None:
-            return rows
-        weight = self.weight
-        if weight.ndim == 2:
-            weight = weight if self._axis == 0 else weight.T
+            return np.arange(self.count)
+        counts: Array = self.weight != 0
+        if counts.ndim == 2:  # of steps
+            counts = counts if self._axis == 0 else counts.T
             if self.lengths is not None:
-                weight = np.where(length_mask(self.lengths, weight.shape[1]).T, weight, 0)
-            weight = weight.any(axis=1)
-        if not weight.any():
+                counts = counts & length_mask(self.lengths, counts.shape[1]).T
+            counts = np.logical_or.reduce(counts, axis=1)
+        rows = np.flatnonzero(counts)
+        if not rows.size:
             raise ValueError("weight is 0 for every sequence, expected some that count")
-        return rows[weight != 0]
+        return rows
 
     @property
     def _axis(self) -> int:

@@ -61,6 +61,25 @@ def test_a_module_comes_back(path: Path, module: Any) -> None:
     again.backward(tape, y)
 
 
+STEPS = [
+    rnnfast.RNNCell(3, 4, nonlinearity="relu", rng=0),
+    rnnfast.GRUCell(3, 4, reset_after=False, dtype=np.float64, rng=0),
+    rnnfast.LSTMCell(3, 5, proj_size=2, bias=False, rng=0),
+]
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: type(step).__name__)
+def test_a_cell_of_one_step_comes_back(path: Path, step: Any) -> None:
+    step.save(path)
+    again = rnnfast.load(path)
+    assert_same(again, step)
+    x = np.ones((2, 3), step.dtype)
+    for found, expected in zip(again(x), step(x), strict=True):  # (h, c), or the rows of h
+        np.testing.assert_array_equal(found, expected, strict=True)
+    rnnfast.save(path, {"one": step, "layer": GRU(3, 4)})
+    assert_same(rnnfast.load(path)["one"], step)
+
+
 def test_a_dict_of_layers_comes_back_in_its_order(path: Path) -> None:
     layers = {
         "out": Linear(10, 3, rng=0),
@@ -111,7 +130,7 @@ def changed(module: Any, **params: Any) -> Any:
 
 
 WRONG: list[tuple[Any, type[Exception], str]] = [
-    (3, TypeError, "layer has type int, expected RNN, GRU, LSTM, Recurrent, Linear, Embedding"),
+    (3, TypeError, "layer has type int, expected RNN, GRU, LSTM, Recurrent, RNNCell, GRUCell"),
     (None, TypeError, "layer has type NoneType"),
     ({"a": {"b": GRU(3, 5)}}, TypeError, "layers['a'] has type dict, expected RNN"),
     ({"a": Dotted(3, 5)}, TypeError, "layers['a'] has type Dotted"),
