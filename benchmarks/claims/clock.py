@@ -109,11 +109,14 @@ def say(what: str) -> None:
     print(f"  {what}", file=sys.stderr, flush=True)
 
 
-def must_agree(what: str, ours: Sequence[Any], theirs: Sequence[Any]) -> None:
-    """End the program if results differ: what computes something else is not compared in speed."""
+def must_agree(what: str, ours: Sequence[Any], theirs: Sequence[Any], growth: float = 1) -> None:
+    """End the program if results differ: what computes something else is not compared in speed.
+
+    `growth`: how many times as large as usual rounding errors become over the steps.
+    """
     theirs = [np.asarray(array) for array in theirs]
     error = max(disagreement(ours, theirs))
-    if not error <= TOLERANCE[theirs[0].dtype.name]:
+    if not error <= growth * TOLERANCE[theirs[0].dtype.name]:
         raise SystemExit(f"{what}: results differ by {error:.1e} of the largest value")
 
 
