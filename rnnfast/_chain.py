@@ -146,7 +146,10 @@ def link(name: str, layer: Any) -> Link:
     is_class = isinstance(layer, type)
     if is_class or not all(hasattr(layer, name) for name in ("forward", "backward", "params")):
         what = f"is the class {layer.__name__}" if is_class else f"has type {type(layer).__name__}"
-        raise TypeError(f"{label} {what}, expected a layer with forward, backward and params")
+        fix = "; give the layers one by one, without a list" if isinstance(layer, list) else ""
+        raise TypeError(
+            f"{label} {what}, expected a layer with forward, backward and params{fix}"
+        )
     if _is_own(layer) and hasattr(layer, "hidden_size") and not isinstance(layer, RecurrentLayer):
         kind = type(layer).__name__
         raise TypeError(

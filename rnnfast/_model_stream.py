@@ -40,6 +40,10 @@ class ModelStream:
             if not isinstance(one.layer, Last)
         ]
 
+    def __repr__(self) -> str:
+        parts = ", ".join(type(part).__name__ for _, part in self._parts)
+        return f"ModelStream({parts}, batch_size={self._batch_size})"
+
     @property
     def _streams(self) -> list[Any]:
         return [part for is_stream, part in self._parts if is_stream]

@@ -25,6 +25,7 @@ class LastTape(NamedTuple):
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     batch_first: bool
+    from_start: slice  # the units that are taken at the first step
     steps: Array | None  # (B,), the last valid step of each row, -1 where there is none
 
 
@@ -36,6 +37,10 @@ class Last:
     batch_first : bool, optional
         Whether x is (B, T, F) instead of (T, B, F). None: as the recurrent layers of the
         `Sequential` that it is in, and (T, B, F) where it stands alone.
+    both_ends : bool
+        For the output of a bidirectional layer: take the second half of the units at the first
+        step, where the reverse direction has read the whole row. Without it that half has read the
+        last step alone.
 
     Attributes
     ----------
@@ -44,8 +49,7 @@ class Last:
 
     Notes
     -----
-    A row without steps gets zeros, and a gradient of zero. Behind a bidirectional layer the half of
-    the reverse direction has read the last step alone.
+    A row without steps gets zeros, and a gradient of zero.
 
     Examples
     --------
@@ -54,12 +58,15 @@ class Last:
     array([4., 1.])
     """
 
-    def __init__(self, batch_first: bool | None = None) -> None:
+    def __init__(self, batch_first: bool | None = None, *, both_ends: bool = False) -> None:
         self.batch_first = None if batch_first is None else bool(batch_first)
+        self.both_ends = bool(both_ends)
         self.params: dict[str, Array] = {}
 
     def __repr__(self) -> str:
-        return "Last()" if self.batch_first is None else f"Last(batch_first={self.batch_first})"
+        options = [] if self.batch_first is None else [f"batch_first={self.batch_first}"]
+        options += ["both_ends=True"] if self.both_ends else []
+        return f"Last({', '.join(options)})"
 
     @property
     def num_parameters(self) -> int:
@@ -88,7 +95,7 @@ class Last:
         Raises
         ------
         TypeError, ValueError
-            A wrong dtype or shape, or a length out of range.
+            A wrong dtype or shape, a length out of range, or `both_ends` with an odd F.
         """
         return self._run(x, lengths, bool(self.batch_first))
 
@@ -100,7 +107,12 @@ class Last:
         if x.ndim == 2:
             checks.no_lengths(lengths, x.shape)
         by_step = _by_step(x, batch_first)
-        T = len(by_step)
+        T, F = len(by_step), x.shape[-1]
+        if self.both_ends and F % 2:
+            raise ValueError(
+                f"x has shape {x.shape}, expected an even number of units for both_ends: those of "
+                "a bidirectional layer"
+            )
         steps = None
         if lengths is not None:
             steps = checks.lengths(lengths, T, by_step.shape[1]) - 1
@@ -110,11 +122,15 @@ class Last:
             y = by_step[-1].copy()
         else:
             y = by_step[steps, np.arange(len(steps))]  # -1, of no steps, is the last one here
+        from_start = slice(F // 2 if self.both_ends else F, F)
+        if T:
+            y[..., from_start] = by_step[0][..., from_start]
+        if steps is not None:
             y[steps < 0] = 0
-        return y, LastTape(x.shape, x.dtype, batch_first, steps)
+        return y, LastTape(x.shape, x.dtype, batch_first, from_start, steps)
 
     def backward(self, tape: LastTape, dy: Array) -> ModuleGrads:
-        """Gradient of the input: `dy` at each row's last valid step, zero elsewhere.
+        """Gradient of the input: `dy` where the output was taken, zero elsewhere.
 
         Parameters
         ----------
@@ -130,11 +146,16 @@ class Last:
         dx = np.zeros(tape.shape, tape.dtype)
         by_step = _by_step(dx, tape.batch_first)
         checks.exact("dy", dy, tape.dtype, by_step.shape[1:])
+        at_end, at_start = slice(tape.from_start.start), tape.from_start
+        if not len(by_step):
+            return ModuleGrads(dx, {})
         if tape.steps is not None:
             (rows,) = np.nonzero(tape.steps >= 0)
-            by_step[tape.steps[rows], rows] = dy[rows]
-        elif len(by_step):
-            by_step[-1] = dy
+            by_step[tape.steps[rows], rows, at_end] = dy[rows, at_end]
+            by_step[0, rows, at_start] = dy[rows, at_start]
+        else:
+            by_step[-1][..., at_end] = dy[..., at_end]
+            by_step[0][..., at_start] = dy[..., at_start]
         return ModuleGrads(dx, {})
 
 

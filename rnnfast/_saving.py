@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from typing import Any
@@ -120,7 +121,8 @@ def load(path: Path, cells: Iterable[Any] = ()) -> Any:
     >>> layer.save("layer.npz")
     >>> same = rnnfast.load("layer.npz")
     """
-    with _files.reading("layer", path):
+    with _files.reading("layer", path), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "dropout=")  # it was said when the layer was made
         header, arrays = _files.read(path, [_LAYER, _LAYERS])
         own = {cell.name: cell for cell in cells}
         read = _layer if header["format"] == _LAYER else _layers

@@ -15,7 +15,7 @@ from .. import GRU, LSTM, RNN, Last, Recurrent, Sequential, cells
 from .._core import checks
 from ..training import Adam, AdamW, Dropout, Linear, fit, l1_loss, mean_squared_error
 from ..training._array import check_positive
-from ._parts import Examples, Returning
+from ._parts import Examples
 from ._read import Array
 
 Loss: TypeAlias = Callable[..., tuple[float, Array]]
@@ -30,6 +30,9 @@ class Network(BaseEstimator):  # type: ignore[misc]
         """Refuse what would be refused later under another name."""
         for name in "max_iter", "batch_size", "n_iter_no_change":
             checks.integer(name, getattr(self, name), 1)
+        for name in "bidirectional", "early_stopping":
+            if not isinstance(given := getattr(self, name), bool | np.bool_):
+                raise TypeError(f"{name} is {given!r}, expected True or False")
         check_positive(learning_rate=self.learning_rate)
         checks.probability("dropout", self.dropout)
         if not 0 < checks.real("validation_fraction", self.validation_fraction) < 1:
@@ -62,7 +65,7 @@ class Network(BaseEstimator):  # type: ignore[misc]
         )
         layers: list[Any] = [recurrent]
         if not every_step:
-            layers += [Returning(), Last()] if self.bidirectional else [Last()]
+            layers.append(Last(both_ends=self.bidirectional))
         if self.dropout:
             layers.append(Dropout(self.dropout, rng=rng))
         width = recurrent(examples.x[:1, :1])[0].shape[-1]

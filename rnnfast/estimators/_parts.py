@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..training import ModuleGrads, Standardizer
+from ..training import Standardizer
 from ._read import Array
 
 
@@ -51,32 +51,3 @@ def standardizer(values: Array, weight: Array | None = None, scaled: bool = True
     shift = np.average(rows, axis=0, weights=counts)
     deviation = np.sqrt(np.average(np.square(rows - shift), axis=0, weights=counts))
     return Standardizer(found.mean + shift, np.where(deviation > 0, deviation, 1))
-
-
-class Returning:
-    """Gives every step of a bidirectional layer the output where the second direction ends.
-
-    That is the output at the first step, which has read the whole row. A `Last` behind it then has
-    the ends of both directions, in (B, T, 2H) as x and y are.
-    """
-
-    def __init__(self) -> None:
-        self.params: dict[str, Array] = {}
-
-    def __repr__(self) -> str:
-        return "Returning()"
-
-    def forward(self, x: Array) -> tuple[Array, None]:
-        """Output, and nothing for a tape."""
-        y = x.copy()
-        half = x.shape[2] // 2
-        y[:, :, half:] = x[:, :1, half:]
-        return y, None
-
-    def backward(self, tape: None, dy: Array) -> ModuleGrads:
-        """Gradient of the input."""
-        dx = dy.copy()
-        half = dy.shape[2] // 2
-        dx[:, 0, half:] = dy[:, :, half:].sum(axis=1)
-        dx[:, 1:, half:] = 0
-        return ModuleGrads(dx, {})

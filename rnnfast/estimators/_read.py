@@ -32,6 +32,8 @@ def read_sequences(estimator: Any, X: Any, *, reset: bool) -> tuple[Array, Array
     if ndim == 3 or (ndim == 2 and not estimator._one_feature):
         x = np.asarray(X)
         shape = x.shape if ndim == 3 else (*x.shape, 1)
+        if 0 in shape:
+            raise ValueError(f"X has shape {x.shape}, expected sequences with steps and features")
         return _rows(estimator, x.reshape(-1, shape[2]), reset).reshape(shape), None
     return _rows(estimator, X, reset)[:, :, None], None
 
@@ -44,10 +46,16 @@ def _stacked(X: Any) -> Any:
     shapes = {np.shape(sequence) for sequence in X}
     if len(shapes) > 1:
         return list(X)
-    return X if shapes <= {()} else np.asarray(list(X))
+    if shapes <= {()}:
+        return X
+    stacked = np.asarray(list(X))
+    rows = all(isinstance(sequence, list | tuple) for sequence in X)  # as of X.tolist()
+    return stacked if stacked.ndim != 2 or rows else stacked[:, :, None]  # (T_i,), all of one T
 
 
 def _read_list(estimator: Any, sequences: list[Any], reset: bool) -> tuple[Array, Array]:
+    if not sequences:
+        raise ValueError("X is empty, expected at least one sequence")
     arrays = [np.asarray(sequence) for sequence in sequences]
     features = arrays[0].shape[1:]
     for i, array in enumerate(arrays):

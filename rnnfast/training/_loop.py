@@ -234,7 +234,10 @@ class _Step(Generic[Batch]):
             loss, grads = self.loss_and_grads(batch)
             norm = global_norm(self.optimizer.summed(grads))
             if not (math.isfinite(loss) and math.isfinite(norm)):
-                raise FloatingPointError(f"loss {loss}, gradient norm {norm} at batch {number}")
+                raise FloatingPointError(
+                    f"loss {loss}, gradient norm {norm} at batch {number}: look for NaN in the "
+                    "data, or take a lower learning rate"
+                )
             if self.clip_norm is not None:
                 scale_to_norm(grads, self.clip_norm, norm)
             if self.clip_value is not None:

@@ -41,12 +41,15 @@ def fit_model(
         fix = f"; rnnfast.Sequential({kind}(...))" if hasattr(model, "backward") else ""
         raise TypeError(f"model has type {kind}, expected rnnfast.Sequential{fix}")
     if not callable(loss):
-        raise TypeError(f"loss has type {type(loss).__name__}, expected a function")
+        raise TypeError(
+            f"loss has type {type(loss).__name__}, expected a function such as "
+            "training.softmax_cross_entropy"
+        )
     size = checks.integer("batch_size", batch_size, 1)
     examples = Examples.of(model, X, y, lengths, weight)
     optimizer = _optimizer(model, optimizer)
     if validation is not None:
-        held_out = _held_out(model, validation)
+        held_out = _held_out(model, validation, lengths is not None)
         if options.get("evaluate") is None:
             if options.get("maximize"):
                 raise ValueError(
@@ -114,7 +117,7 @@ class Examples:
         if counts.ndim == 2:  # of steps
             counts = counts if self._axis == 0 else counts.T
             if self.lengths is not None:
-                counts = counts & length_mask(self.lengths, counts.shape[1]).T
+                counts = counts & length_mask(self.lengths, counts.shape[1], batch_first=True)
             counts = np.logical_or.reduce(counts, axis=1)
         rows = np.flatnonzero(counts)
         if not rows.size:
@@ -168,8 +171,7 @@ class Examples:
         return np.take(a, rows, axis)
 
     def _mask(self, lengths: Array, y: Array) -> Array:
-        mask = length_mask(lengths, y.shape[1 - self._axis])
-        return mask.T.copy() if self._axis == 0 else mask
+        return length_mask(lengths, y.shape[1 - self._axis], batch_first=self._axis == 0)
 
     def _weight_of_steps(self, rows: Array, steps: int | None, y: Array) -> Array:
         assert self.weight is not None
@@ -197,8 +199,10 @@ class Examples:
     def _hint(self, X_name: str, name: str) -> str:
         """What to do where one of the two has its axes the other way round."""
         if self._timed:
-            swapped = self.y.shape[:2] == self.X.shape[1::-1]
-            return f"; give {name}.swapaxes(0, 1) or {X_name}.swapaxes(0, 1)" if swapped else ""
+            if self.y.shape[:2] == self.X.shape[1::-1]:
+                return f"; give {name}.swapaxes(0, 1) or {X_name}.swapaxes(0, 1)"
+            one_each = self.y.shape[:1] == (self.count,)
+            return "; for one target of each sequence add rnnfast.Last()" if one_each else ""
         if not self.model._chain.along_time or self.y.shape[:1] != (self._steps,):
             return ""
         kinds = "batch-first", "time-major"
@@ -238,7 +242,7 @@ def _check_inputs(model: Sequential, name: str, X: Array) -> None:
     model._chain.batch_axis(name, X)
 
 
-def _held_out(model: Sequential, validation: Any) -> Examples:
+def _held_out(model: Sequential, validation: Any, with_lengths: bool) -> Examples:
     if not isinstance(validation, tuple | list):
         kind = type(validation).__name__
         raise TypeError(f"validation has type {kind}, expected (X, y) or (X, y, lengths)")
@@ -247,6 +251,11 @@ def _held_out(model: Sequential, validation: Any) -> Examples:
             f"validation has {len(validation)} entries, expected (X, y) or (X, y, lengths)"
         )
     X, y, lengths = (*validation, None)[:3]
+    if with_lengths and lengths is None:
+        raise ValueError(
+            "validation is (X, y), expected (X, y, lengths), because lengths is given: padding "
+            "would count as steps"
+        )
     return Examples.of(model, X, y, lengths, None, "validation's {}")
 
 
@@ -278,7 +287,11 @@ def _generators(model: Sequential, rng: Any) -> dict[str, np.random.Generator]:
 
 def _of(loss: Loss, predictions: Array, target: Array, extra: dict[str, Array]) -> Any:
     """The loss and its gradient."""
-    found = loss(predictions, target, **extra)
+    try:
+        found = loss(predictions, target, **extra)
+    except (TypeError, ValueError) as error:
+        error.add_note("In fit, targets are the rows of y that belong to a batch of X.")
+        raise
     if not isinstance(found, tuple) or len(found) != 2:
         raise TypeError(f"loss returned {type(found).__name__}, expected (loss, gradient)")
     return found

@@ -11,7 +11,9 @@ from .._core import checks
 from ._array import Array
 
 
-def pad(sequences: Sequence[Any], value: Any = 0) -> tuple[Array, Array]:
+def pad(
+    sequences: Sequence[Any], value: Any = 0, *, batch_first: bool = False
+) -> tuple[Array, Array]:
     """Put sequences of different length side by side.
 
     Parameters
@@ -20,11 +22,13 @@ def pad(sequences: Sequence[Any], value: Any = 0) -> tuple[Array, Array]:
         All of one dtype and with the same trailing axes.
     value : scalar
         What stands beyond each sequence's end.
+    batch_first : bool
+        Whether the batch is to be the first axis.
 
     Returns
     -------
-    padded : ndarray (T, B, ...)
-        Time-major, `T` the longest length.
+    padded : ndarray (T, B, ...), or (B, T, ...) if `batch_first`
+        `T` is the longest length.
     lengths : ndarray (B,), int64
         As the layers take them.
     """
@@ -35,9 +39,11 @@ def pad(sequences: Sequence[Any], value: Any = 0) -> tuple[Array, Array]:
     if len(kinds) != 1 or arrays[0].ndim == 0:
         raise ValueError(f"sequences differ in dtype or trailing shape: {sorted(map(str, kinds))}")
     lengths = np.array([len(a) for a in arrays])
-    padded = np.full((lengths.max(), len(arrays), *arrays[0].shape[1:]), value, arrays[0].dtype)
-    for b, array in enumerate(arrays):
-        padded[: len(array), b] = array
+    sizes = (len(arrays), lengths.max()) if batch_first else (lengths.max(), len(arrays))
+    padded = np.full((*sizes, *arrays[0].shape[1:]), value, arrays[0].dtype)
+    rows = padded if batch_first else padded.swapaxes(0, 1)
+    for row, array in zip(rows, arrays, strict=True):
+        row[: len(array)] = array
     return padded, lengths
 
 

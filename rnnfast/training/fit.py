@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any, Unpack, overload
 
 from .._sequential import Sequential
@@ -76,7 +79,7 @@ def fit(*arguments: Any, **options: Any) -> History:
     weight : ndarray, optional
         How much each sequence counts, (n,), or each step, with the first two axes of X. Sequences
         of weight 0 are left out.
-    batch_size : int
+    batch_size : int, default 32
         The sequences of a batch; the last one may have fewer.
     validation : (X, y) or (X, y, lengths), optional
         Held-out arrays: the held-out figure is the loss on them, if there is no `evaluate`.
@@ -140,5 +143,21 @@ def fit(*arguments: Any, **options: Any) -> History:
     """
     with_model = len(arguments) == 4 or not options.keys().isdisjoint(("model", "loss", "X", "y"))
     if with_model or (arguments and hasattr(arguments[0], "backward")):
+        _check_call(fit_model, arguments, options)
         return fit_model(*arguments, **options)
+    _check_call(fit_batches, arguments, options)
     return fit_batches(*arguments, **options)
+
+
+def _check_call(form: Callable[..., Any], arguments: tuple[Any, ...], options: Any) -> None:
+    """Refuse arguments that this form of `fit` does not have, or lacks, by the name of `fit`."""
+    signature = inspect.signature(form)
+    known = {*signature.parameters, *Options.__annotations__} - {"options", "generators"}
+    for name in options.keys() - known:
+        close = get_close_matches(name, known, 1)
+        hint = f"; did you mean {close[0]}?" if close else f", expected one of {sorted(known)}"
+        raise TypeError(f"fit got the unknown argument {name!r}{hint}")
+    try:
+        signature.bind(*arguments, **options)
+    except TypeError as error:
+        raise TypeError(f"fit: {error}") from None

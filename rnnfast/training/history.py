@@ -38,7 +38,10 @@ class History:
         if self.epochs:
             words.append(f"loss={self.loss[-1]:.4g}")
         if self.held_out:
-            words += [f"held_out={self.held_out[-1]:.4g}", f"best_epoch={self.best_epoch}"]
+            words.append(f"held_out={self.held_out[-1]:.4g}")
+            if self.best_epoch is not None:
+                best = self.held_out[self.best_epoch]
+                words += [f"best={best:.4g}", f"best_epoch={self.best_epoch}"]
         words.append(f"seconds={sum(self.seconds):.1f}")
         if self.interrupted:
             words.append("interrupted=True")

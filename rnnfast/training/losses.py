@@ -70,7 +70,7 @@ def softmax_cross_entropy(
     """
     check_vectors("logits", logits)
     targets = checks.readable("targets", targets)
-    checks.of_shape("targets", targets, logits.shape[:-1])
+    check_class_ids(targets, logits.shape)
     positions = Positions(targets.shape, mask, weight, entire=True)
     t = check_ids("targets", positions.select(targets), logits.shape[-1])[..., None]
     check_fraction(label_smoothing=label_smoothing)
@@ -157,7 +157,20 @@ def sigmoid_cross_entropy(
     return positions.mean(terms), positions.averaged(slope)
 
 
-def length_mask(lengths: Array, steps: int) -> Array:
+def check_class_ids(targets: Array, shape: tuple[int, ...]) -> None:
+    """Refuse targets that are no ids for scores of that shape, with what to do about it."""
+    try:
+        checks.of_shape("targets", targets, shape[:-1])
+    except ValueError as error:
+        fix = ""
+        if targets.shape == shape and shape[-1] > 1:
+            fix = "; of one-hot rows take the ids, targets.argmax(axis=-1)"
+        elif targets.shape == (*shape[:-1], 1):
+            fix = "; targets[..., 0]"
+        raise ValueError(f"{error}, an id for each position{fix}") from None
+
+
+def length_mask(lengths: Array, steps: int, *, batch_first: bool = False) -> Array:
     """The mask of the valid steps of padded sequences.
 
     Parameters
@@ -165,15 +178,19 @@ def length_mask(lengths: Array, steps: int) -> Array:
     lengths : ndarray (B,), integer, `0 <= lengths <= T`
     steps : int
         `T`, the padded length.
+    batch_first : bool
+        Whether the batch is to be the first axis.
 
     Returns
     -------
-    mask : ndarray (T, B), bool
+    mask : ndarray (T, B), or (B, T) if `batch_first`, bool
         `mask[t, b]` is true where `t < lengths[b]`.
     """
     steps = checks.integer("steps", steps, 0)
     lengths = check_ids("lengths", lengths, steps + 1)
     checks.of_shape("lengths", lengths, (lengths.size,), "(B,)")
+    if batch_first:
+        return np.arange(steps) < lengths[:, None]
     return np.arange(steps)[:, None] < lengths
 
 

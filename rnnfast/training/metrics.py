@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .._core import checks
-from ._array import Array, check_vectors
+from ._array import Array, check_ids, check_vectors
 from ._positions import Positions
 from .regression import l1_loss, mean_squared_error
 
@@ -169,6 +169,12 @@ def _classes(
         )
     check_vectors("predictions", given)
     checks.of_shape("predictions", given, (*right.shape, given.shape[-1]), "(..., C)")
+    if given.shape[-1] == 1:
+        raise ValueError(
+            f"predictions has shape {given.shape}, scores of one class, expected two or more; of "
+            "log-odds make classes by predictions[..., 0] > 0"
+        )
+    check_ids("targets", positions.select(right), given.shape[-1])
     scores = positions.select(given)
     if np.isnan(scores).any():
         raise ValueError("predictions has scores that are NaN, expected numbers where it counts")

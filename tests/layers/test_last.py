@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from some_models import last_by_hand
 
+import rnnfast
 from rnnfast import Last
 from rnnfast.training import gradcheck
 
@@ -31,10 +32,32 @@ def test_it_is_the_last_valid_step(lengths: Any, dtype: Any) -> None:
 
 @pytest.mark.parametrize("lengths", LENGTHS)
 @pytest.mark.parametrize("batch_first", [False, True])
-def test_gradcheck(lengths: Any, batch_first: bool) -> None:
-    layer = Last(batch_first)
+def test_both_ends_are_the_states_of_a_bidirectional_layer(lengths: Any, batch_first: bool) -> None:
+    layer = rnnfast.GRU(3, 4, bidirectional=True, batch_first=batch_first, dtype="f8", rng=0)
     x = drawn(5, 4, 3) if batch_first else drawn(4, 5, 3)
-    target = drawn(5, 3)
+    y, state = layer(x, lengths=lengths)
+    expected = np.concatenate(list(state), axis=1)
+    ends = Last(batch_first, both_ends=True)
+    np.testing.assert_array_equal(ends(y, lengths=lengths), expected)
+    if lengths is None:
+        np.testing.assert_array_equal(ends(y[:, 0] if not batch_first else y[0]), expected[0])
+    model = rnnfast.Sequential(layer, Last(both_ends=True))
+    np.testing.assert_array_equal(model(x, lengths=lengths), expected)
+    assert repr(Last(both_ends=True)) == "Last(both_ends=True)"
+
+
+def test_both_ends_need_two_halves() -> None:
+    with pytest.raises(ValueError, match=r"\(4, 5, 3\), expected an even number of units"):
+        Last(both_ends=True)(drawn(4, 5, 3))
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("both_ends", [False, True])
+def test_gradcheck(lengths: Any, batch_first: bool, both_ends: bool) -> None:
+    layer = Last(batch_first, both_ends=both_ends)
+    x = drawn(5, 4, 6) if batch_first else drawn(4, 5, 6)
+    target = drawn(5, 6)
     y, tape = layer.forward(x, lengths=lengths)
     grads = layer.backward(tape, y - target)
     assert grads.params == {}

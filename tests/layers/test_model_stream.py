@@ -232,3 +232,8 @@ def test_after_an_error_nothing_has_changed() -> None:
 
 def given_floats(*shape: int) -> Any:
     return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+def test_it_shows_its_parts() -> None:
+    model = Sequential(GRU(3, 4), Last(), Linear(4, 1))
+    assert repr(model.stream(7)) == "ModelStream(Stream, Linear, batch_size=7)"

@@ -242,3 +242,11 @@ def test_a_layer_is_loaded_without_the_training_kit(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(rnnfast.__file__).parents[1])}
     command = [sys.executable, "-c", "if True:" + program]
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=60)
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_was_said_when_a_layer_was_made_is_not_said_again(path: Path) -> None:
+    with pytest.warns(UserWarning, match="dropout=0.2"):
+        layer = GRU(3, 4, dropout=0.2)
+    layer.save(path)
+    assert rnnfast.load(path).dropout == 0.2

@@ -163,7 +163,7 @@ def test_a_history_prints_short() -> None:
     history.seconds = [0.25] * 6
     loss = f"{history.loss[-1]:.4g}"
     assert repr(history) == (
-        f"History(epochs=6, loss={loss}, held_out=6, best_epoch=0, seconds=1.5)"
+        f"History(epochs=6, loss={loss}, held_out=6, best=0.1235, best_epoch=0, seconds=1.5)"
     )
     assert repr(History()) == "History(epochs=0, seconds=0.0)"
     assert repr(History([1.0], [1.0], [], [2.0], interrupted=True)) == (

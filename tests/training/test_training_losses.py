@@ -365,3 +365,16 @@ def test_losses_are_those_of_torch() -> None:
         ours, dz = loss(z, t)
         assert ours == pytest.approx(value.item(), rel=1e-13)
         np.testing.assert_allclose(dz, theirs.grad.numpy(), rtol=1e-12, atol=1e-16)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((4, 3), r"of one-hot rows take the ids, targets\.argmax\(axis=-1\)"),
+        ((4, 1), r"an id for each position; targets\[\.\.\., 0\]"),
+        ((5,), r"targets has shape \(5,\), expected \(4,\), an id for each position$"),
+    ],
+)
+def test_targets_that_are_no_ids_are_told_how_to_be(shape: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        softmax_cross_entropy(np.ones((4, 3)), np.ones(shape, int))

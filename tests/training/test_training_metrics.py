@@ -156,3 +156,12 @@ def test_wrong_averages() -> None:
         f1_score([1, 0], [1, 0], average="samples")
     with pytest.raises(ValueError, match=r"there are the classes \[0, 1, 2\], expected 0 and 1"):
         f1_score([1, 0, 2], [1, 0, 0])
+
+
+@pytest.mark.parametrize("figure", [accuracy, f1_score])
+def test_scores_of_one_class_and_classes_without_scores_are_refused(figure: Any) -> None:
+    with pytest.raises(ValueError, match=r"scores of one class, .* predictions\[\.\.\., 0\] > 0"):
+        figure(np.array([[5.0], [-5.0]]), np.array([1, 0]))
+    with pytest.raises(ValueError, match="targets has entries from 0 to 7, expected 0 to 1"):
+        figure(np.zeros((2, 2)), np.array([7, 0]))
+    assert accuracy(np.zeros((2, 2)), np.array([0, 7]), mask=np.array([True, False])) == 1

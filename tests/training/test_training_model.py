@@ -312,7 +312,12 @@ def first_rows(x: Any) -> Any:
         (from_ids, {"validation": (IDS, Y), "maximize": True}, ValueError, "better when it is low"),
         (from_ids, {"patience": 1}, ValueError, "goal and patience need evaluate"),
         (from_ids, {"epochs": 0}, ValueError, "epochs is 0, expected at least 1"),
-        (from_ids, {"typo": 1}, TypeError, "unexpected keyword argument 'typo'"),
+        (from_ids, {"typo": 1}, TypeError, "fit got the unknown argument 'typo', expected one of"),
+        (from_ids, {"validation_data": 1}, TypeError,
+         "fit got the unknown argument 'validation_data'; did you mean validation"),
+        (from_ids, {"loss": "mse"}, TypeError, "expected a function such as training.softmax_"),
+        (from_ids, {"lengths": [1] * N, "validation": (X, np.zeros((N, 2)))}, ValueError,
+         r"validation is \(X, y\), expected \(X, y, lengths\)"),
     ],
 )  # fmt: skip
 def test_what_is_mixed_up_is_refused_and_nothing_has_changed(
@@ -338,11 +343,11 @@ def test_the_two_forms_are_told_apart() -> None:
     model = from_ids()
     with pytest.raises(TypeError, match=r"model has type function, expected rnnfast\.Sequential"):
         quiet(lambda batch: (0.0, {}), mean_squared_error, X, Y)
-    with pytest.raises(TypeError, match="missing 1 required positional argument: 'y'"):
+    with pytest.raises(TypeError, match="fit: missing a required argument: 'y'"):
         quiet(model, mean_squared_error, X)
-    with pytest.raises(TypeError, match="unexpected keyword argument 'validation'"):
+    with pytest.raises(TypeError, match="fit got the unknown argument 'validation'"):
         quiet(lambda batch: (0.0, {}), Adam(model), [0], validation=(X, Y))
-    with pytest.raises(TypeError, match="missing 3 required positional arguments"):
+    with pytest.raises(TypeError, match="fit: missing a required"):
         quiet()
 
 

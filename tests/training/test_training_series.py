@@ -12,6 +12,7 @@ import pytest
 from rnnfast.training import (
     Standardizer,
     length_mask,
+    pad,
     sliding_windows,
     split_at_random,
     split_by_time,
@@ -321,3 +322,17 @@ def test_a_fitted_standardizer_can_be_kept(tmp_path: Path) -> None:
 def test_wrong_arguments_of_the_standardizer(call: Any, error: Any, message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("value", [0, -1.5])
+def test_padding_and_its_mask_may_have_the_batch_first(value: float) -> None:
+    sequences = [np.arange(2.0 * n).reshape(n, 2) for n in (3, 5, 1)]
+    padded, lengths = pad(sequences, value)
+    rows, same = pad(sequences, value, batch_first=True)
+    np.testing.assert_array_equal(rows, padded.swapaxes(0, 1), strict=True)
+    np.testing.assert_array_equal(same, lengths)
+    assert rows.flags.c_contiguous
+    assert padded.flags.c_contiguous
+    mask = length_mask(lengths, 5, batch_first=True)
+    np.testing.assert_array_equal(mask, length_mask(lengths, 5).T, strict=True)
+    assert (rows[~mask] == value).all()
