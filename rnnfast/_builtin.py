@@ -6,14 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from ._core import arrays
-from ._core.passes import (
-    BackwardCall,
-    ForwardCall,
-    Weights,
-    by_name,
-    run_backward,
-    run_forward,
-)
+from ._core.passes import BackwardCall, ForwardCall, Weights, run_backward, run_forward
 from ._parameters import Array, Parameters
 from ._recurrent import CellState, GivenState, RecurrentLayer, Tape, stacked
 from .stream import Stream
@@ -157,7 +150,8 @@ class BuiltIn(RecurrentLayer, KernelCell, Generic[State]):
         if accumulate is not None:
             self._check_named("accumulate", accumulate, writeable=True)
         dx, calls = self._run_backward(tape, dy, dstate, threads)
-        params = self._accumulated(by_name(self._names, calls), accumulate)
+        grads = arrays.by_name(self._names, [call.dweights for call in calls])
+        params = self._accumulated(grads, accumulate)
         h0, c0 = [call.dh0 for call in calls], [call.dc0 for call in calls]
         state = self._join(h0, c0, bool(tape.batch))
         return Gradients(dx, state, params)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ._chain import Chain, Link, predict
+from ._chain import Chain, Link, is_own, predict
 from ._core import checks
 from ._core.threads import num_threads, resolve
 from ._modules import Array, Last
@@ -39,6 +40,7 @@ class ModelStream:
             for one in chain.links
             if not isinstance(one.layer, Last)
         ]
+        self._bind()
 
     def __repr__(self) -> str:
         parts = ", ".join(type(part).__name__ for _, part in self._parts)
@@ -51,7 +53,22 @@ class ModelStream:
     def __copy__(self) -> Self:
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__, _parts=[(s, copy.copy(p)) for s, p in self._parts])
+        twin._bind()
         return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: self.__dict__[name] for name in ("_batch_size", "_threads", "_parts")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._bind()
+
+    def _bind(self) -> None:
+        """Look up once what steps and chunks call."""
+        functions = [None if is_stream else _function(part) for is_stream, part in self._parts]
+        parts = [part for _, part in self._parts]
+        self._steps = [f or p.step for f, p in zip(functions, parts, strict=True)]
+        self._runs = [f or p.run for f, p in zip(functions, parts, strict=True)]
 
     def step(self, x: Any) -> Array:
         """Take one time step and return the model's output for it.
@@ -71,7 +88,7 @@ class ModelStream:
         TypeError, ValueError
             `x` has another dtype or shape.
         """
-        return self._through(x, lambda stream, x: stream.step(x))
+        return self._through(x, self._steps)
 
     def run(self, x: Any) -> Array:
         """Take a chunk of steps, going on from the states and carrying them further.
@@ -92,7 +109,7 @@ class ModelStream:
         TypeError, ValueError
             `x` has another dtype or shape.
         """
-        return self._through(x, lambda stream, x: stream.run(x))
+        return self._through(x, self._runs)
 
     @property
     def state(self) -> tuple[Any, ...]:
@@ -136,17 +153,24 @@ class ModelStream:
         for stream in self._streams:
             stream.reset(mask)
 
-    def _through(self, x: Any, take: Callable[[Any, Any], Any]) -> Array:
+    def _through(self, x: Any, functions: list[Callable[[Any], Any]]) -> Array:
         if self._threads is not None:
             with num_threads(self._threads):
-                return self._pass(x, take)
-        return self._pass(x, take)
+                return _pass(x, functions)
+        return _pass(x, functions)
 
-    def _pass(self, x: Any, take: Callable[[Any, Any], Any]) -> Array:
-        y = x
-        for is_stream, part in self._parts:
-            y = take(part, y) if is_stream else predict(part, y)
-        return y  # type: ignore[no-any-return]
+
+def _pass(x: Any, functions: list[Callable[[Any], Any]]) -> Array:
+    for function in functions:
+        x = function(x)
+    return x  # type: ignore[no-any-return]
+
+
+def _function(layer: Any) -> Callable[[Any], Any]:
+    """What a layer without a state computes."""
+    if is_own(layer) and hasattr(layer, "_frozen"):
+        return layer._frozen()  # type: ignore[no-any-return]
+    return partial(predict, layer)
 
 
 def _part(one: Link, batch_size: int, threads: int | None) -> tuple[bool, Any]:

@@ -101,3 +101,14 @@ def same(a, dict b not None):
         if (<dict>a).get(name) is not value:
             return False
     return True
+
+
+def by_name(list names not None, list groups not None):
+    """Return the arrays of all groups as a dict; the names of each group are in its order, empty for what it has not."""
+    cdef dict found = {}
+    cdef tuple own
+    for own, group in zip(names, groups):
+        for name, array in zip(own, group):
+            if name:
+                found[name] = array
+    return found

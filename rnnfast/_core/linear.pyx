@@ -11,7 +11,7 @@ from libc.string cimport memset
 from .abi cimport (
     rnnfast_factor, rnnfast_flush_enter, rnnfast_flush_leave, rnnfast_kernels, rnnfast_product, rnnfast_wgrad,
 )
-from .arrays cimport Rows, row, rows_of
+from .arrays cimport ANY, Arrays, Rows, arrays_of, new, row, rows_of, shape_of, take
 from .cell_plans cimport data_of
 from .config cimport alloc, free, padded, share, table, useful_threads
 
@@ -62,17 +62,24 @@ cdef struct Job:
     rnnfast_wgrad g              # of the weights' gradient
 
 
-cdef object run(Job *job, const rnnfast_kernels *k, source, Weights weights, bias, Py_ssize_t columns, int threads):
+cdef object run(const rnnfast_kernels *k, source, Weights weights, bias, Py_ssize_t columns, int threads):
     """Source (N, K) times packed weights, plus a bias: (N, columns)."""
-    cdef Py_ssize_t N = source.shape[0], K = source.shape[1]
-    to = empty((N, columns), source.dtype)
+    to = empty((source.shape[0], columns), source.dtype)
+    multiply(k, data_of(source), source.shape[0], source.shape[1], weights, bias, <void *>data_of(to), columns, threads)
+    return to
+
+
+cdef int multiply(const rnnfast_kernels *k, const void *source, Py_ssize_t N, Py_ssize_t K, Weights weights, bias,
+                  void *to, Py_ssize_t columns, int threads) except -1:
+    """`to` (N, columns) = source (N, K) times packed weights, plus a bias or None."""
+    cdef Job job
     job.k, job.rows, job.K, job.columns, job.parts = k, N, K, columns, max(N // ROWS, 1)
-    job.source, job.to = rows_of(data_of(source), K, k.size), rows_of(data_of(to), columns, k.size)
+    job.source, job.to = rows_of(source, K, k.size), rows_of(to, columns, k.size)
     job.weights, job.bias = weights.memory, data_of(bias)
     threads = useful_threads(2.0 * N * K * columns, threads)
     with nogil:
-        share(job.parts, threads, False, product_part, job)
-    return to
+        share(job.parts, threads, False, product_part, &job)
+    return 0
 
 
 cdef int product_part(void *to_do, Py_ssize_t part) noexcept nogil:
@@ -91,6 +98,43 @@ cdef int product_part(void *to_do, Py_ssize_t part) noexcept nogil:
     return 0
 
 
+cdef class Packed:
+    """A weight and a bias as they were, packed once for many calls."""
+    cdef const rnnfast_kernels *k
+    cdef Weights weights
+    cdef object bias             # or None
+    cdef Py_ssize_t I, O
+    cdef int dtype
+
+    def __init__(self, weight, bias):
+        self.dtype = cnp.NPY_FLOAT if weight.dtype == np.float32 else cnp.NPY_DOUBLE
+        self.k = table(self.dtype)
+        self.weights, self.bias = pack(self.k, weight, False), None if bias is None else bias.copy()
+        self.O, self.I = weight.shape
+
+    def __call__(self, x, int threads):
+        """Return y (..., O) for x (..., I). For an x that is not plain, or of another dtype or shape, return None."""
+        cdef Arrays a = arrays_of(self.dtype)
+        cdef const void *data = take(&a, x, ANY, ANY)
+        cdef const cnp.npy_intp *n
+        cdef void *to
+        cdef int ndim
+        if not a.plain or data == NULL:
+            return None
+        ndim, n = cnp.PyArray_NDIM(<cnp.ndarray>x), shape_of(x)
+        if not 1 <= ndim <= 3 or n[ndim - 1] != self.I:
+            return None
+        if ndim == 1:
+            y = new(&a, &to, 1, self.O)
+        elif ndim == 2:
+            y = new(&a, &to, 2, n[0], self.O)
+        else:
+            y = new(&a, &to, 3, n[0], n[1], self.O)
+        multiply(self.k, data, cnp.PyArray_SIZE(<cnp.ndarray>x) // self.I, self.I, self.weights, self.bias, to, self.O,
+                 threads)
+        return y
+
+
 cdef class Tape:
     """What backward needs: x, and the weights as they were."""
     cdef object x
@@ -102,11 +146,10 @@ def forward(x, weight, bias, bint need_tape, int threads):
     """Return y (N, O) for x (N, I), and a tape or None."""
     cdef const rnnfast_kernels *k = table(cnp.NPY_FLOAT if x.dtype == np.float32 else cnp.NPY_DOUBLE)
     cdef Tape tape = None
-    cdef Job job
     if need_tape:
         tape = Tape.__new__(Tape)
         tape.x, tape.weights = x, pack(k, weight, True)
-    return run(&job, k, x, pack(k, weight, False), bias, weight.shape[0], threads), tape
+    return run(k, x, pack(k, weight, False), bias, weight.shape[0], threads), tape
 
 
 def backward(Tape tape not None, dy, int threads):
@@ -117,7 +160,7 @@ def backward(Tape tape not None, dy, int threads):
     cdef rnnfast_wgrad *g
     cdef Job job
     tape.used = True
-    dx = run(&job, k, dy, tape.weights, None, I, threads)
+    dx = run(k, dy, tape.weights, None, I, threads)
     dweight, dbias, dz = np.empty((O, I), dy.dtype), np.empty(padded(k, O), dy.dtype), dy
     if O % k.lanes:  # rows of whole vectors
         dz = empty((N, padded(k, O)), dy.dtype)
@@ -131,7 +174,7 @@ def backward(Tape tape not None, dy, int threads):
     g.term[0].b, g.term[0].b_stride = data_of(tape.x), I
     g.term[0].c, g.term[0].c_stride = <void *>data_of(dweight), I
     threads = useful_threads(2.0 * N * I * O, threads)
-    job.parts = min(threads, max((panels + 3) // 4, 1))
+    job.k, job.parts = k, min(threads, max((panels + 3) // 4, 1))
     job.columns = panels
     with nogil:
         failed = share(job.parts, threads, False, weight_part, &job)

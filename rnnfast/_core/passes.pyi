@@ -10,6 +10,7 @@ NO_COPY_OF_A_TAPE: str
 TAPES: dict[int, int]
 
 def tape_at(address: int) -> Tape | None: ...
+def tape_size(cell: int, dtype: Any, T: int, B: int, H: int, P: int) -> int: ...
 
 class Weights:
     w_ih: Any
@@ -48,6 +49,7 @@ class ForwardCall:
     resets: Any
     ragged: Any
     flags: Any
+    saved: NDArray[np.uint8] | None
     reverse: bool
     need_tape: bool
     y: Any
@@ -82,4 +84,3 @@ class BackwardCall:
 
 def run_forward(calls: list[ForwardCall], threads: int) -> None: ...
 def run_backward(calls: list[BackwardCall], threads: int) -> None: ...
-def by_name(names: list[tuple[str, ...]], calls: list[BackwardCall]) -> dict[str, Array]: ...

@@ -9,9 +9,11 @@ resets, does `checks` look at each, to copy it or to raise.
 
 cimport numpy as cnp
 from libc.stdint cimport uint8_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
-from .abi cimport RNNFAST_BACKWARD, RNNFAST_FORWARD, RNNFAST_ONE_STEP, rnnfast_kernels, rnnfast_weights
+from .abi cimport (
+    RNNFAST_BACKWARD, RNNFAST_FORWARD, RNNFAST_ONE_STEP, rnnfast_kernels, rnnfast_packed, rnnfast_weights,
+)
 from .arrays cimport ANY, Arrays, Block, Rows, arrays_of, from_column, no_rows, result, rows_in, rows_of, shape_of, take
 from .config cimport Packed, alloc, cell_of, flops_of, free, packed, table, useful_threads
 from .gradients cimport Gradients, add_up_gradients
@@ -60,9 +62,8 @@ cdef class Tape:
     cdef void *raw               # what backward of a projection needs in addition
     cdef object x, resets
     cdef readonly object ragged
-    cdef readonly bint used
+    cdef readonly bint used, b_ih, b_hh, w_hr
     cdef bint is_lent
-    cdef readonly bint b_ih, b_hh, w_hr
 
     def __dealloc__(self):
         if self.is_lent:
@@ -130,6 +131,16 @@ cdef Py_ssize_t divide_tape(Pass *f, char *block) noexcept:
     return b.used
 
 
+def tape_size(int cell, dtype, Py_ssize_t T, Py_ssize_t B, Py_ssize_t H, Py_ssize_t P):
+    """Return how many bytes a tape of these sizes holds; with lengths it has no more."""
+    cdef rnnfast_packed w
+    cdef Pass f
+    memset(&w, 0, sizeof(w))
+    w.cell, w.H, w.P = cell, H, P
+    f = start_pass(table(cnp.NPY_FLOAT if dtype == np.float32 else cnp.NPY_DOUBLE), &w, T, B, T * B)
+    return divide_tape(&f, NULL)
+
+
 cdef Py_ssize_t divide_raw(Pass *f, char *block) noexcept:
     cdef Block b
     b.start, b.used = block, 0
@@ -162,10 +173,11 @@ cdef class ForwardCall:
     """One call of one layer in one direction, and its results.
 
     The caller gives lengths and resets unchecked. Instead of them it may set `ragged`, and `flags`, uint8 per data row.
-    x is (T, B, I), or (1, N, I) if it has the data rows of `ragged` in their order.
+    x is (T, B, I), or (1, N, I) if it has the data rows of `ragged` in their order. With `saved`, bytes that the tape of
+    such a call has held, nothing is computed: the tape gets a copy of them, and the other results hold no numbers.
     """
     cdef readonly int cell, act
-    cdef public object x, h0, c0, lengths, resets, ragged, flags
+    cdef public object x, h0, c0, lengths, resets, ragged, flags, saved
     cdef public Weights weights
     cdef public bint reverse
     cdef readonly bint need_tape
@@ -209,7 +221,8 @@ cdef class ForwardCall:
         cdef bint once = (shape.N == 1 and self.ragged is None and self.flags is None and w.w_hr == NULL
                           and not cell_of(w.cell).has_w_hn)
         threads = useful_threads(flops_of(shape.N, w.cell, w.I, w.H, w.P), threads)
-        self.packed = packed(k, w, RNNFAST_ONE_STEP if once else RNNFAST_FORWARD, threads)
+        use = RNNFAST_BACKWARD if self.saved is not None else RNNFAST_ONE_STEP if once else RNNFAST_FORWARD
+        self.packed = packed(k, w, use, threads)
         f[0] = start_pass(k, &self.packed.w, shape.T, shape.B, shape.N)
         f.caller_weights = w if once else NULL
         f.x, f.h0, f.c0, f.reverse = shape.x, shape.h0, shape.c0, self.reverse
@@ -259,8 +272,12 @@ cdef Tape tape_of(ForwardCall call, int threads):
     cdef const rnnfast_weights *w = &call.given
     tape.x, tape.ragged, tape.resets = call.x, call.ragged, call.flags
     tape.b_ih, tape.b_hh, tape.w_hr = w.b_ih != NULL, w.b_hh != NULL, w.w_hr != NULL
-    tape.weights = packed(call.f.k, w, RNNFAST_BACKWARD, threads)
+    tape.weights = packed(call.f.k, w, RNNFAST_BACKWARD, threads) if call.saved is None else call.packed
     tape.allocate(&call.f)
+    if call.saved is not None:
+        if call.saved.nbytes < tape.size:
+            raise ValueError("saved is not what a tape of this call has held")
+        memcpy(tape.block, cnp.PyArray_DATA(<cnp.ndarray?>call.saved), tape.size)
     tape.f = call.f
     tape.f.w = &tape.weights.w
     return tape
@@ -290,7 +307,8 @@ def run_forward(list calls not None, int threads):
         first = call
         passes[n] = &call.f
         n += 1
-    run_blocks(passes, forward_block, threads)
+    if call.saved is None:
+        run_blocks(passes, forward_block, threads)
 
 
 # ---- Backward.
@@ -380,16 +398,3 @@ def run_backward(list calls not None, int threads):
     run_blocks(passes, backward_block, threads)
     for call in calls:
         add_up_gradients(&call.f, &call.to, threads)
-
-
-def by_name(list names not None, list calls not None):
-    """Return the gradients of the weights of all cells as a dict; the names of each cell are in the order of `Weights`,
-    empty for what it has not."""
-    cdef dict found = {}
-    cdef tuple own
-    cdef BackwardCall call
-    for own, call in zip(names, calls):
-        for name, gradient in zip(own, call.dweights):
-            if name:
-                found[name] = gradient
-    return found

@@ -143,6 +143,7 @@ class Forecaster(Network):
             window and horizon, or a parameter of the forecaster does not fit.
         """
         self._check_options()
+        self._fitted_columns = {"series": _columns(series), "exog": _columns(exog)}
         values = self._read("series", series, FLOATS)
         self._one_variable = values.ndim == 1
         values = values.reshape(len(values), -1)
@@ -217,8 +218,8 @@ class Forecaster(Network):
         Raises
         ------
         TypeError, ValueError
-            An array has NaN, infinity or a shape that does not fit, or exogenous inputs are given
-            or missing otherwise than in `fit`.
+            An array has NaN, infinity or a shape that does not fit, exogenous inputs are given or
+            missing otherwise than in `fit`, or a table has other columns or another order of them.
         """
         check_is_fitted(self, "model_")
         past, known = self._past(series, exog)
@@ -268,7 +269,10 @@ class Forecaster(Network):
         return None if known is None or future is None else np.concatenate([known, future])
 
     def _read(self, name: str, value: Any, dtype: Any) -> Array:
-        """Finite numbers (T,) or (T, F)."""
+        """Finite numbers (T,) or (T, F), of a table with the columns that it had in `fit`."""
+        fitted, given = self._fitted_columns[name.removesuffix("_future")], _columns(value)
+        if fitted and given and fitted != given:
+            raise ValueError(f"{name} has the columns {given}, expected {fitted} as in fit")
         array: Array = check_array(
             value, ensure_2d=False, dtype=dtype, input_name=name, estimator=self
         )
@@ -302,3 +306,9 @@ class Forecaster(Network):
         q = np.asarray(self.quantiles, float)
         if q.ndim != 1 or not q.size or not (q[0] > 0 and q[-1] < 1 and (np.diff(q) > 0).all()):
             raise ValueError(f"quantiles is {self.quantiles}, expected rising numbers in (0, 1)")
+
+
+def _columns(value: Any) -> list[Any] | None:
+    """The names of a table's columns, in their order; None of what is no table."""
+    columns = getattr(value, "columns", None)
+    return None if columns is None else list(columns)

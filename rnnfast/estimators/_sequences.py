@@ -336,7 +336,7 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):  # type: ignore[misc
     def predict(self, X: Any) -> Array:
         """The predictions, (n,) or (n, K) as y was, for X as in `fit`."""
         outputs = self._outputs(X)
-        predictions = self.target_standardizer_.inverse(outputs.astype(np.float64))
+        predictions = self.target_standardizer_.inverse_transform(outputs.astype(np.float64))
         return predictions[:, 0] if self._one_target else predictions
 
     def __sklearn_tags__(self) -> Any:

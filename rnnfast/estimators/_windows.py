@@ -62,7 +62,7 @@ class Windows:
 
     def forecast(self, past: Array, outputs: Array) -> Array:
         """The forecast (S, K, Q) after `past` (W, K), of the network's outputs (S, K, Q)."""
-        values = self.values.inverse(outputs.swapaxes(1, 2)) + self._level(past[None])
+        values = self.values.inverse_transform(outputs.swapaxes(1, 2)) + self._level(past[None])
         return values.swapaxes(1, 2)
 
     def _level(self, past: Array) -> Array:

@@ -19,7 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._core import config
-from .._core.passes import BackwardCall, ForwardCall, Weights, run_backward, run_forward
+from .._core.passes import (
+    BackwardCall,
+    ForwardCall,
+    Weights,
+    run_backward,
+    run_forward,
+    tape_size,
+)
 from .._core.threads import resolve
 
 
@@ -57,6 +64,14 @@ def shapes_of_results(kind: Kind, given: Arguments) -> list[tuple[int, ...]]:
     P = given.w_hh.shape[-1]
     H = P if given.w_hr is None else given.w_hr.shape[-1]
     return [(T, B, P), (B, P), (B, H)][: 2 + (kind.cell == config.LSTM)]
+
+
+def size_of_tape(kind: Kind, given: Arguments) -> int:
+    """How many bytes backward needs of forward, for one element of a batch of `jax.vmap`."""
+    T, B, _ = given.x.shape[-3:]
+    P = given.w_hh.shape[-1]
+    H = P if given.w_hr is None else given.w_hr.shape[-1]
+    return tape_size(kind.cell, given.x.dtype, T, B, H, P)
 
 
 def differentiable(given: Arguments) -> dict[str, Any]:
@@ -98,30 +113,63 @@ class Forward:
 
 
 @dataclass(frozen=True)
-class Backward:
-    """The callback of a backward pass. It runs forward again, for JAX has no place for a tape.
+class ForwardAndSave:
+    """The callback of a forward pass of which the gradient is wanted. The last result is the tape.
 
-    Elements of a batch of `jax.vmap` go one by one: each has weight gradients of its own.
+    JAX keeps that as bytes. Elements of a batch of `jax.vmap` go one by one: each has a tape.
+    """
+
+    kind: Kind
+
+    def __call__(self, _: Any, results: Sequence[Any], given: Arguments) -> None:
+        results, given = _arrays(results), Arguments(*_arrays(given))
+        lead = _lead(given)
+        if not lead:
+            self._run(results, given)
+            return
+        for i in np.ndindex(lead):
+            self._run(_element(results, i), Arguments(*_element(given, i)))
+
+    def _run(self, results: Sequence[NDArray[Any]], given: Arguments) -> None:
+        call = forward_call(self.kind, given, need_tape=True)
+        *states, saved = results
+        call.y, call.h_n, call.c_n = (*states, None)[:3]
+        run_forward([call], resolve(self.kind.threads))
+        assert call.tape is not None
+        memory = call.tape.memory
+        saved[: memory.size] = memory  # with lengths there is less than JAX has room for
+        saved[memory.size :] = 0
+
+
+@dataclass(frozen=True)
+class Backward:
+    """The callback of a backward pass, with the tape's bytes as forward has saved them.
+
+    It works in a copy, for JAX may use them again. Elements of a batch of `jax.vmap` go one by
+    one: each has weight gradients of its own.
     """
 
     kind: Kind
 
     def __call__(
-        self, _: Any, grads: dict[str, Any], given: Arguments, upstream: Sequence[Any]
+        self, _: Any, grads: dict[str, Any], given: Arguments, saved: Any, upstream: Sequence[Any]
     ) -> None:
-        given, upstream = Arguments(*_arrays(given)), _arrays(upstream)
+        given, upstream = Arguments(*_arrays(given)), _arrays([saved, *upstream])
         to = Arguments(*_arrays([grads.get(name) for name in Arguments._fields]))
         lead = _lead(given, upstream)
         if not lead:
-            self._run(to, given, upstream)
+            self._run(to, given, *upstream)
             return
         for i in np.ndindex(lead):
             own, element = Arguments(*_element(to, i)), Arguments(*_element(given, i))
-            self._run(own, element, _element(upstream, i))
+            self._run(own, element, *_element(upstream, i))
 
-    def _run(self, to: Arguments, given: Arguments, upstream: Sequence[Any]) -> None:
+    def _run(
+        self, to: Arguments, given: Arguments, saved: NDArray[Any], *upstream: NDArray[Any]
+    ) -> None:
         threads = resolve(self.kind.threads)
         forward = forward_call(self.kind, given, need_tape=True)
+        forward.saved = saved
         run_forward([forward], threads)
         call = BackwardCall(self.kind.cell, forward.tape, *(*upstream, None)[:3])
         call.dx, call.dh0, call.dc0, call.dweights = to.x, to.h0, to.c0, to.weights()

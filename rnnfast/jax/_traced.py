@@ -15,10 +15,12 @@ from ._host import (
     Arguments,
     Backward,
     Forward,
+    ForwardAndSave,
     Kind,
     differentiable,
     forward_call,
     shapes_of_results,
+    size_of_tape,
 )
 
 
@@ -49,24 +51,35 @@ def _stand_in(value: Any) -> Any:
 
 def _forward(kind: Kind, given: Arguments) -> Any:
     """Return y, h_n and an LSTM's c_n."""
+    callback = buffer_callback(Forward(kind), _results(kind, given), vmap_method="expand_dims")
+    return callback(given)
+
+
+def _results(kind: Kind, given: Arguments) -> tuple[jax.ShapeDtypeStruct, ...]:
     shapes, dtype = shapes_of_results(kind, given), given.x.dtype
-    results = tuple(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes)
-    return buffer_callback(Forward(kind), results, vmap_method="expand_dims")(given)
+    return tuple(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes)
 
 
 def _forward_and_save(kind: Kind, given: Arguments) -> Any:
-    return _recurrence(kind, given), given
+    *results, saved = _results_and_tape(kind, given)
+    return tuple(results), (given, saved)
 
 
-def _backward(kind: Kind, given: Arguments, upstream: Any) -> tuple[Arguments]:
+def _results_and_tape_by_callback(kind: Kind, given: Arguments) -> Any:
+    results = *_results(kind, given), jax.ShapeDtypeStruct((size_of_tape(kind, given),), np.uint8)
+    return buffer_callback(ForwardAndSave(kind), results, vmap_method="expand_dims")(given)
+
+
+def _backward(kind: Kind, saved: tuple[Arguments, Any], upstream: Any) -> tuple[Arguments]:
     """Return the gradients; None is JAX's zero, for what has none."""
-    found = _gradients(kind, given, upstream)
+    found = _gradients(kind, *saved, upstream)
     return (Arguments(*(found.get(name) for name in Arguments._fields)),)
 
 
-def _gradients_by_callback(kind: Kind, given: Arguments, upstream: Any) -> Any:
-    results = {n: jax.ShapeDtypeStruct(v.shape, v.dtype) for n, v in differentiable(given).items()}
-    return buffer_callback(Backward(kind), results, vmap_method="expand_dims")(given, upstream)
+def _gradients_by_callback(kind: Kind, given: Arguments, saved: Any, upstream: Any) -> Any:
+    grads = {n: jax.ShapeDtypeStruct(v.shape, v.dtype) for n, v in differentiable(given).items()}
+    callback = buffer_callback(Backward(kind), grads, vmap_method="expand_dims")
+    return callback(given, saved, upstream)
 
 
 def _refuse(*_: Any) -> Any:
@@ -78,5 +91,8 @@ def _refuse(*_: Any) -> Any:
 
 _recurrence = jax.custom_vjp(_forward, nondiff_argnums=(0,))
 _recurrence.defvjp(_forward_and_save, _backward)
+# Each refuses a derivative of its own: a gradient is made of these two.
+_results_and_tape = jax.custom_jvp(_results_and_tape_by_callback, nondiff_argnums=(0,))
+_results_and_tape.defjvp(_refuse)
 _gradients = jax.custom_jvp(_gradients_by_callback, nondiff_argnums=(0,))
 _gradients.defjvp(_refuse)

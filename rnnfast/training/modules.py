@@ -8,6 +8,7 @@ dict of the live arrays under PyTorch's names.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -94,6 +95,17 @@ class Linear(Module):
             For one call of `backward`.
         """
         return self._run(x, need_tape=True)
+
+    def _frozen(self) -> Callable[[Array], Array]:
+        """Return what a call computes, with the weights as they are, packed once."""
+        weight, bias = as_plain(self.params["weight"]), self.params.get("bias")
+        packed = linear.Packed(weight, None if bias is None else as_plain(bias))
+
+        def call(x: Array) -> Array:
+            y = packed(x, resolve(None))
+            return self(x) if y is None else y  # which says what is wrong, or takes a plain copy
+
+        return call
 
     def _run(self, x: Array, need_tape: bool) -> tuple[Array, LinearTape]:
         weight, bias = self.params["weight"], self.params.get("bias")

@@ -105,7 +105,7 @@ def split_by_time(
 def split_at_random(
     *arrays: Array,
     fractions: Sequence[float] = (0.8, 0.2),
-    axis: int | Sequence[int] = 1,
+    axis: int | Sequence[int],
     rng: int | np.random.Generator | None = None,
     stratify: Any = None,
 ) -> tuple[Any, ...]:
@@ -118,7 +118,8 @@ def split_at_random(
     fractions : sequence of float
         How many of the examples each part gets; their sum is 1.
     axis : int, or one for each array
-        The axis of the examples: 1 in time-major batches, 0 in labels of shape (B,).
+        The axis of the examples: 1 in time-major batches, 0 where the batch is the first axis and
+        in labels of shape (B,). There is no default, which would deal out steps of some batches.
     rng : int or numpy.random.Generator, optional
         The source of the order.
     stratify : ndarray (N,), optional

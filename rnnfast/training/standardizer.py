@@ -98,6 +98,28 @@ class Standardizer:
         self.mean, self.scale = (a.reshape(shape) for a in _mean_and_scale(rows, counts))
         return self
 
+    def fit_transform(
+        self, x: Array, *, lengths: Any = None, mask: Array | None = None, weight: Any = None
+    ) -> Array:
+        """Return `x` shifted and scaled: `fit(x, ...)`, then `transform(x)`.
+
+        Parameters
+        ----------
+        x : ndarray (..., C), float32 or float64
+        lengths, mask, weight
+            As in `fit`.
+
+        Returns
+        -------
+        z : ndarray, the shape and dtype of x
+
+        Raises
+        ------
+        TypeError, ValueError
+            As in `fit`.
+        """
+        return self.fit(x, lengths=lengths, mask=mask, weight=weight).transform(x)
+
     def transform(self, x: Array) -> Array:
         """`(x - mean) / scale`, in the dtype of x.
 
@@ -119,7 +141,7 @@ class Standardizer:
         z: Array = ((x - mean) / scale).astype(x.dtype)
         return z
 
-    def inverse(self, z: Array) -> Array:
+    def inverse_transform(self, z: Array) -> Array:
         """`mean + scale z`, in the dtype of z: the reverse of `transform`.
 
         Parameters

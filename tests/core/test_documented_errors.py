@@ -464,15 +464,15 @@ ROWS: list[Row] = [
         for name in ("split_by_time", "split_at_random")
         for call in (getattr(training, name),)
         for row in (
-            (f"training.{name}", TypeError, lambda c=call: c([1.0]), "has type list"),
-            (f"training.{name}", ValueError, lambda c=call: c(X, fractions=(0.9,)), "sum is 1"),
+            (f"training.{name}", TypeError, lambda c=call: c([1.0], axis=0), "type list"),
+            (f"training.{name}", ValueError, lambda c=call: c(X, axis=0, fractions=(0.9,)), "sum"),
         )
     ),
     ("training.Standardizer", TypeError, lambda: training.Standardizer([1], [1]), "has type list"),
     ("training.Standardizer", ValueError, lambda: training.Standardizer(X), "belong together"),
     *(
         row
-        for method in ("fit", "transform", "inverse")
+        for method in ("fit", "fit_transform", "transform", "inverse_transform")
         for call in (lambda x, method=method: getattr(training.Standardizer().fit(X), method)(x),)
         for row in (
             (f"Standardizer.{method}", TypeError, lambda c=call: c([1.0]), "has type list"),

@@ -285,3 +285,20 @@ def test_exogenous_inputs_that_fit_had_not_are_refused() -> None:
         found.predict(exog_future=T[:5])
     with pytest.raises(ValueError, match="exog is given, but fit had none"):
         found.predict(SINE, T)
+
+
+def test_tables_must_have_the_columns_of_fit() -> None:
+    pandas = pytest.importorskip("pandas")
+    exog = pandas.DataFrame({"rain": T, "sun": SINE})
+    found = forecaster(max_iter=2).fit(pandas.DataFrame({"load": SINE}), exog)
+    future = exog[:5]
+    expected = found.predict(exog_future=future)
+    np.testing.assert_array_equal(found.predict(exog_future=future.to_numpy()), expected)
+    message = r"exog_future has the columns \['sun', 'rain'\], expected \['rain', 'sun'\] as in fit"
+    with pytest.raises(ValueError, match=message):
+        found.predict(exog_future=future[["sun", "rain"]])
+    with pytest.raises(ValueError, match="exog has the columns"):
+        found.predict(pandas.DataFrame({"load": SINE}), exog.rename(columns=str.upper), future)
+    message = r"series has the columns \['price'\], expected \['load'\]"
+    with pytest.raises(ValueError, match=message):
+        found.predict(pandas.DataFrame({"price": SINE}), exog, future)

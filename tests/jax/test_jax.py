@@ -16,7 +16,11 @@ jax = pytest.importorskip("jax")
 from jax.test_util import check_grads  # noqa: E402
 from jax_cases import FUNCTIONS, by_scan, run_jax, split  # noqa: E402
 
+import rnnfast.jax  # noqa: E402
 from rnnfast import functional  # noqa: E402
+from rnnfast._core import config  # noqa: E402
+from rnnfast._core.passes import run_forward  # noqa: E402
+from rnnfast.jax import _host  # noqa: E402
 
 jnp = jax.numpy
 CELLS = ("rnn", "gru", "lstm")
@@ -71,6 +75,45 @@ def test_states_that_are_not_given_are_zeros(cell: str, absent: str) -> None:
     for name, gradient in grads.items():
         assert (gradient is None) == (none[name] is None)
         assert gradient is None or np.array_equal(gradient, wanted[name])
+
+
+@pytest.mark.parametrize("case", variants(T=7, B=3, lengths=True, resets=True), ids=str)
+def test_what_forward_saves_serves_several_gradients(case: Case) -> None:
+    problem = case.problem()
+    arrays, others = split(problem)
+    upstream = tuple(problem.upstream.values())
+    _, pull_back = jax.vjp(lambda a: FUNCTIONS[case.cell](**a, **others), arrays)
+    (first,), (second,) = pull_back(upstream), pull_back(upstream)
+    (doubled,) = pull_back(tuple(2 * d for d in upstream))
+    for name, gradient in first.items():
+        np.testing.assert_array_equal(second[name], gradient)
+        np.testing.assert_array_equal(doubled[name], 2 * gradient, err_msg=name)  # a power of two
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_forward_is_not_computed_again(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The callbacks run one forward pass; what backward calls takes the bytes that it has left."""
+    given, _ = split(Case(cell="gru", T=5, B=2).problem())
+    calls: list[Any] = []
+
+    def noted(forward: list[Any], threads: int) -> None:
+        calls.append(forward[0].saved is None)
+        run_forward(forward, threads)
+
+    monkeypatch.setattr(_host, "run_forward", noted)
+    train = jax.grad(lambda a: rnnfast.jax.gru(**a)[0].sum())
+    jax.block_until_ready((jax.jit(train) if compiled else train)(given))
+    assert calls == [True, False]
+
+
+def test_too_few_saved_bytes_are_refused() -> None:
+    given, _ = split(Case(cell="gru", T=5, B=2).problem())
+    kind = _host.Kind(config.GRU, 0, False, None)
+    arrays = _host.Arguments(**dict.fromkeys(_host.Arguments._fields) | given)
+    call = _host.forward_call(kind, arrays, need_tape=True)
+    call.saved = np.zeros(_host.size_of_tape(kind, arrays) - 1, np.uint8)
+    with pytest.raises(ValueError, match="saved is not what a tape of this call has held"):
+        run_forward([call], 1)
 
 
 @pytest.mark.parametrize("cell", CELLS)

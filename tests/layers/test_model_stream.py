@@ -72,6 +72,47 @@ def test_one_row_without_the_batch_axis() -> None:
         np.testing.assert_array_equal(stream.run(x[:, 0]), expected)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_linear_layer_takes_steps_of_every_layout(dtype: Any) -> None:
+    layer = Linear(3, 5, dtype=dtype, rng=1)
+    x = np.random.default_rng(2).standard_normal((4, 2, 3)).astype(dtype)
+    one, two = Sequential(layer).stream(), Sequential(layer).stream(2)
+    strided = np.repeat(x, 2, axis=-1)[..., ::2]
+    read_only = x.copy()
+    read_only.flags.writeable = False
+    for array in x, strided, read_only:
+        np.testing.assert_array_equal(two.run(array), layer(x))
+        np.testing.assert_array_equal(two.step(array[0]), layer(x)[0])
+        np.testing.assert_array_equal(one.step(array[0, 0]), layer(x)[0, 0])
+    assert two.run(x[:0]).shape == (0, 2, 5)
+    assert two.step(x[0, :0]).shape == (0, 5)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.zeros((2, 4), np.float32), r"x has shape \(2, 4\), expected \(..., I\) .*3"),
+        (np.zeros((2, 3)), "x has dtype float64, expected float32"),
+        (np.float32(0), "x has "),
+        ([[0.0, 0.0, 0.0]], "x has type list"),
+    ],
+)
+def test_a_linear_layer_says_what_is_wrong_with_a_step(x: Any, message: str) -> None:
+    stream = Sequential(Linear(3, 5)).stream(2)
+    with pytest.raises((TypeError, ValueError), match=message):
+        stream.step(x)
+
+
+def test_a_stream_keeps_the_weights_of_a_linear_layer_as_they_were() -> None:
+    layer, x = Linear(3, 5, rng=1), np.ones((2, 3), np.float32)
+    stream, before, frozen = Sequential(layer).stream(2), layer(x), layer._frozen()
+    layer.params["weight"] += 1
+    layer.params["bias"][:] = 7
+    for one in stream, copy.copy(stream), copy.deepcopy(stream), pickle.loads(pickle.dumps(stream)):
+        np.testing.assert_array_equal(one.step(x), before)
+    np.testing.assert_array_equal(frozen(x), before)
+
+
 @models
 def test_the_state_can_be_taken_and_set(make: Make) -> None:
     model = make()

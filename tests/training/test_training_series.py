@@ -107,7 +107,7 @@ def test_parts_at_random_have_each_example_once(stratified: bool) -> None:
         np.testing.assert_array_equal(x_part, x[:, y_part])
         assert (np.diff(y_part) < 0).any(), "in random order"
     np.testing.assert_array_equal(np.sort(np.concatenate([y for _, y in parts])), y)
-    train, _ = split_at_random(x, rng=0)
+    train, _ = split_at_random(x, axis=1, rng=0)
     assert train.shape == (3, 78)
 
 
@@ -146,8 +146,8 @@ def test_stratified_parts_have_their_share_of_each_class() -> None:
 @pytest.mark.parametrize(
     ("arrays", "options", "error", "message"),
     [
-        ([], {}, ValueError, "arrays is empty"),
-        ([[1, 2]], {}, TypeError, r"arrays\[0\] has type list"),
+        ([], {"axis": 0}, ValueError, "arrays is empty"),
+        ([[1, 2]], {"axis": 0}, TypeError, r"arrays\[0\] has type list"),
         ([np.ones((3, 3)), np.ones(3)], {"axis": 1}, ValueError, r"arrays\[1\] .* no axis 1; axis"),
         ([np.ones((3, 3))], {"axis": -1}, ValueError, "axis is -1"),
         ([np.ones((3, 3))], {"axis": 0.5}, TypeError, "axis has type float"),
@@ -184,7 +184,7 @@ def test_features_get_mean_0_and_deviation_1(dtype: Any) -> None:
     assert z.dtype == dtype
     np.testing.assert_allclose(z.mean(axis=(0, 1), dtype=float), 0, atol=1e-6)
     np.testing.assert_allclose(z.std(axis=(0, 1), dtype=float), 1, rtol=1e-6)
-    back = standardizer.inverse(z)
+    back = standardizer.inverse_transform(z)
     assert back.dtype == dtype
     np.testing.assert_allclose(back, x, rtol=20 * np.finfo(dtype).eps)
     np.testing.assert_array_equal(x, before)
@@ -210,7 +210,17 @@ def test_a_feature_that_is_always_the_same_becomes_zero(value: float) -> None:
     assert standardizer.scale[1] == 1
     z = standardizer.transform(x)
     assert not z[:, 1].any()
-    np.testing.assert_array_equal(standardizer.inverse(z)[:, 1], x[:, 1])
+    np.testing.assert_array_equal(standardizer.inverse_transform(z)[:, 1], x[:, 1])
+
+
+def test_fit_and_transform_in_one_call() -> None:
+    x, lengths = normal(7, 4, 2), [7, 1, 3, 5]
+    mask, weight = x[..., 0] > -0.5, np.abs(x[..., 1])
+    for given in {}, {"lengths": lengths}, {"mask": mask}, {"weight": weight}:
+        one, other = Standardizer(), Standardizer()
+        z = one.fit_transform(x, **given)
+        np.testing.assert_array_equal(z, other.fit(x, **given).transform(x))
+        np.testing.assert_array_equal(one.mean, other.mean)
 
 
 def test_padding_is_not_read() -> None:
@@ -272,7 +282,7 @@ def test_a_fitted_standardizer_can_be_kept(tmp_path: Path) -> None:
     ("call", "error", "message"),
     [
         (lambda: Standardizer().transform(np.ones((2, 3))), ValueError, "is not fitted: call fit"),
-        (lambda: Standardizer().inverse(np.ones((2, 3))), ValueError, "is not fitted: call fit"),
+        (lambda: Standardizer().inverse_transform(np.ones((2, 3))), ValueError, "is not fitted: "),
         (lambda: Standardizer().fit(np.ones((2, 3), int)), TypeError, "x has dtype int64"),
         (lambda: Standardizer().fit(np.ones(())), ValueError, r"x has shape \(\), expected"),
         (lambda: Standardizer().fit(np.ones((0, 3))), ValueError, "no positions"),
