@@ -257,7 +257,10 @@ def torch_run(cell: str, layer: Any, x: Any, dy: Any, direction: str, compiled: 
     def one(a: Any, *state: Any) -> Any:
         return equations(o, p, a, *state)
 
-    step = torch.compile(one) if compiled else one
+    step = one
+    if compiled:
+        torch._dynamo.reset()  # what was compiled for another cell does not fit this one
+        step = torch.compile(one)
     x, dy = torch.from_numpy(x.copy()).requires_grad_(train), torch.from_numpy(dy)
 
     def forward() -> Any:
