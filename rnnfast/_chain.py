@@ -150,7 +150,7 @@ def link(name: str, layer: Any) -> Link:
         raise TypeError(
             f"{label} {what}, expected a layer with forward, backward and params{fix}"
         )
-    if is_own(layer) and hasattr(layer, "hidden_size") and not isinstance(layer, RecurrentLayer):
+    if _is_own(layer) and hasattr(layer, "hidden_size") and not isinstance(layer, RecurrentLayer):
         kind = type(layer).__name__
         raise TypeError(
             f"{label} has type {kind}, which takes one step from a state that it is given; use "
@@ -255,14 +255,14 @@ def _ports(links: Iterable[Link]) -> Iterator[tuple[Link, tuple[Port | None, Por
     """What each layer takes and gives, None where unknown. Those that hand on are left out."""
     for one in links:
         layer = one.layer
-        if isinstance(layer, Last) or (is_own(layer) and not layer.params):
+        if isinstance(layer, Last) or (_is_own(layer) and not layer.params):
             continue  # as Dropout and Activation
         if isinstance(layer, RecurrentLayer):
             takes = Port(layer.input_size, layer.dtype)
             yield one, (takes, Port(layer._directions * _output_size(layer), layer.dtype))
         elif _takes_ids(layer):
             yield one, (None, Port(layer.size, layer.params["weight"].dtype))
-        elif is_own(layer) and hasattr(layer, "output_size"):  # Linear
+        elif _is_own(layer) and hasattr(layer, "output_size"):  # Linear
             dtype = layer.params["weight"].dtype
             yield one, (Port(layer.input_size, dtype), Port(layer.output_size, dtype))
         else:
@@ -271,11 +271,10 @@ def _ports(links: Iterable[Link]) -> Iterator[tuple[Link, tuple[Port | None, Por
 
 def _takes_ids(layer: Any) -> bool:
     """Whether it is an `Embedding`, without an import of the training kit."""
-    return is_own(layer) and hasattr(layer, "count")
+    return _is_own(layer) and hasattr(layer, "count")
 
 
-def is_own(layer: Any) -> bool:
-    """Whether the class of a layer is one of this package's."""
+def _is_own(layer: Any) -> bool:
     return type(layer).__module__.startswith("rnnfast.")
 
 

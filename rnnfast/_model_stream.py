@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ._chain import Chain, Link, is_own, predict
+from ._chain import Chain, Link, predict
 from ._core import checks
 from ._core.threads import num_threads, resolve
 from ._modules import Array, Last
@@ -57,7 +57,7 @@ class ModelStream:
         return twin
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: self.__dict__[name] for name in ("_batch_size", "_threads", "_parts")}
+        return {n: v for n, v in self.__dict__.items() if n not in ("_steps", "_runs")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -168,7 +168,7 @@ def _pass(x: Any, functions: list[Callable[[Any], Any]]) -> Array:
 
 def _function(layer: Any) -> Callable[[Any], Any]:
     """What a layer without a state computes."""
-    if is_own(layer) and hasattr(layer, "_frozen"):
+    if "_frozen" in vars(type(layer)):  # of a subclass, its own call counts
         return layer._frozen()  # type: ignore[no-any-return]
     return partial(predict, layer)
 

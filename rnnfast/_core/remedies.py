@@ -30,7 +30,9 @@ def cast(name: str, value: Any, found: np.dtype[Any], dtype: np.dtype[Any]) -> s
 
 
 def converted(name: str, value: Any, dtype: np.dtype[Any] | None) -> str:
-    """Code for an ndarray of what is none, of `dtype` or else of floats; "" if there is none."""
+    """How to make an ndarray of what is none, of `dtype` or else of floats; "" if there is none."""
+    if isinstance(value, list | tuple) and _differ_in_length(value):
+        return "training.pad makes an array of sequences of different length, and their lengths"
     if is_tensor(value):
         own = str(value.dtype).removeprefix("torch.")
         wanted = str(dtype or (own if own in _FLOATS else _FLOATS[0]))
@@ -41,6 +43,11 @@ def converted(name: str, value: Any, dtype: np.dtype[Any] | None) -> str:
     if isinstance(value, list | tuple | Real) or hasattr(type(value), "__array__"):
         return f"np.asarray({name}, np.{dtype or _FLOATS[0]})"
     return ""
+
+
+def _differ_in_length(sequences: Any) -> bool:
+    arrays = (s for s in sequences if not isinstance(s, np.ndarray) or s.ndim)
+    return len({len(a) for a in arrays if isinstance(a, list | tuple | np.ndarray)}) > 1
 
 
 def mapping_of(name: str, value: Any) -> str:

@@ -143,7 +143,7 @@ class Forecaster(Network):
             window and horizon, or a parameter of the forecaster does not fit.
         """
         self._check_options()
-        self._fitted_columns = {"series": _columns(series), "exog": _columns(exog)}
+        columns = {"series": _columns(series), "exog": _columns(exog)}
         values = self._read("series", series, FLOATS)
         self._one_variable = values.ndim == 1
         values = values.reshape(len(values), -1)
@@ -160,6 +160,7 @@ class Forecaster(Network):
                 f"series has {len(values)} steps, expected at least {self.window_ + steps}, "
                 f"window + {'1' if steps == 1 else 'horizon'}"
             )
+        self._fitted_columns = columns | {"exog_future": columns["exog"]}
         self._windows = Windows(values, known, self.window_, steps, self.scaling)
         self._end = values[-self.window_ :], None if known is None else known[-self.window_ :]
         self._learn(self._windows.examples(values, known))
@@ -222,6 +223,10 @@ class Forecaster(Network):
             missing otherwise than in `fit`, or a table has other columns or another order of them.
         """
         check_is_fitted(self, "model_")
+        for name, table in ("series", series), ("exog", exog), ("exog_future", exog_future):
+            fitted, given = self._fitted_columns[name], _columns(table)
+            if fitted and given and fitted != given:
+                raise ValueError(f"{name} has the columns {given}, expected {fitted} as in fit")
         past, known = self._past(series, exog)
         known = self._with_future(known, exog_future)
         steps = self._windows.steps
@@ -254,7 +259,8 @@ class Forecaster(Network):
         expected = () if self._one_variable else (self._windows.variables,)
         if values.shape[1:] != expected:
             axes = "(T,)" if self._one_variable else f"(T, {self._windows.variables})"
-            raise ValueError(f"series has shape {values.shape}, expected {axes} as in fit")
+            hint = "; exogenous inputs of the steps to come are exog_future" * bool(self._exogenous)
+            raise ValueError(f"series has shape {values.shape}, expected {axes} as in fit{hint}")
         if len(values) < self.window_:
             raise ValueError(
                 f"series has {len(values)} steps, expected at least window = {self.window_}"
@@ -269,10 +275,7 @@ class Forecaster(Network):
         return None if known is None or future is None else np.concatenate([known, future])
 
     def _read(self, name: str, value: Any, dtype: Any) -> Array:
-        """Finite numbers (T,) or (T, F), of a table with the columns that it had in `fit`."""
-        fitted, given = self._fitted_columns[name.removesuffix("_future")], _columns(value)
-        if fitted and given and fitted != given:
-            raise ValueError(f"{name} has the columns {given}, expected {fitted} as in fit")
+        """Finite numbers (T,) or (T, F)."""
         array: Array = check_array(
             value, ensure_2d=False, dtype=dtype, input_name=name, estimator=self
         )
@@ -309,6 +312,6 @@ class Forecaster(Network):
 
 
 def _columns(value: Any) -> list[Any] | None:
-    """The names of a table's columns, in their order; None of what is no table."""
-    columns = getattr(value, "columns", None)
-    return None if columns is None else list(columns)
+    """The names of a table's columns, in their order; None of what is no table with such names."""
+    columns = list(getattr(value, "columns", ()))
+    return columns if columns and all(isinstance(name, str) for name in columns) else None

@@ -8,8 +8,8 @@ direction. They work under `jax.jit`, `jax.grad`, `jax.vmap` and `jax.checkpoint
 >>> value, gradient = jax.jit(jax.value_and_grad(loss))(w_ih)
 
 There are first derivatives in reverse mode, no others. The kernels run in callbacks
-(`jax.pure_callback`), on threads of XLA. A `rnnfast.num_threads` block does not reach these:
-`threads` and `rnnfast.set_num_threads` do.
+(`jax.experimental.buffer_callback`), on threads of XLA. A `rnnfast.num_threads` block does not
+reach these: `threads` and `rnnfast.set_num_threads` do.
 """
 
 from __future__ import annotations

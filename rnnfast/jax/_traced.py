@@ -61,19 +61,29 @@ def _results(kind: Kind, given: Arguments) -> tuple[jax.ShapeDtypeStruct, ...]:
 
 
 def _forward_and_save(kind: Kind, given: Arguments) -> Any:
-    *results, saved = _results_and_tape(kind, given)
-    return tuple(results), (given, saved)
+    """Return what `_recurrence` does, and what its gradient needs: the arguments and the tape."""
+    (*results, _), kept = _tape_and_save(kind, given)
+    return tuple(results), kept
 
 
-def _results_and_tape_by_callback(kind: Kind, given: Arguments) -> Any:
+def _backward(kind: Kind, kept: tuple[Arguments, Any], upstream: Any) -> tuple[Arguments]:
+    """Return the gradients; None is JAX's zero, for what has none."""
+    found = _gradients(kind, *kept, upstream)
+    return (Arguments(*(found.get(name) for name in Arguments._fields)),)
+
+
+def _results_and_tape(kind: Kind, given: Arguments) -> Any:
     results = *_results(kind, given), jax.ShapeDtypeStruct((size_of_tape(kind, given),), np.uint8)
     return buffer_callback(ForwardAndSave(kind), results, vmap_method="expand_dims")(given)
 
 
-def _backward(kind: Kind, saved: tuple[Arguments, Any], upstream: Any) -> tuple[Arguments]:
-    """Return the gradients; None is JAX's zero, for what has none."""
-    found = _gradients(kind, *saved, upstream)
-    return (Arguments(*(found.get(name) for name in Arguments._fields)),)
+def _tape_and_save(kind: Kind, given: Arguments) -> Any:
+    found = _with_tape(kind, given)
+    return found, (given, found[-1])
+
+
+def _backward_of_tape(kind: Kind, kept: tuple[Arguments, Any], upstream: Any) -> tuple[Arguments]:
+    return _backward(kind, kept, upstream[:-1])  # bytes have no gradient
 
 
 def _gradients_by_callback(kind: Kind, given: Arguments, saved: Any, upstream: Any) -> Any:
@@ -91,8 +101,8 @@ def _refuse(*_: Any) -> Any:
 
 _recurrence = jax.custom_vjp(_forward, nondiff_argnums=(0,))
 _recurrence.defvjp(_forward_and_save, _backward)
-# Each refuses a derivative of its own: a gradient is made of these two.
-_results_and_tape = jax.custom_jvp(_results_and_tape_by_callback, nondiff_argnums=(0,))
-_results_and_tape.defjvp(_refuse)
+# The forward pass of a gradient has a gradient of its own: `jax.vjp` returns its results too.
+_with_tape = jax.custom_vjp(_results_and_tape, nondiff_argnums=(0,))
+_with_tape.defvjp(_tape_and_save, _backward_of_tape)
 _gradients = jax.custom_jvp(_gradients_by_callback, nondiff_argnums=(0,))
 _gradients.defjvp(_refuse)

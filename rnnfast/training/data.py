@@ -6,24 +6,31 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from .._core import checks
 from ._array import Array
 
 
 def pad(
-    sequences: Sequence[Any], value: Any = 0, *, batch_first: bool = False
+    sequences: Sequence[Any],
+    value: Any = 0,
+    *,
+    batch_first: bool = False,
+    dtype: DTypeLike | None = None,
 ) -> tuple[Array, Array]:
     """Put sequences of different length side by side.
 
     Parameters
     ----------
     sequences : sequence of array_like (T_b, ...)
-        All of one dtype and with the same trailing axes.
+        All with the same trailing axes, and of one dtype if none is given.
     value : scalar
         What stands beyond each sequence's end.
     batch_first : bool
         Whether the batch is to be the first axis.
+    dtype : dtype, optional
+        Of the result, such as np.float32, the layers' own default; None: that of the sequences.
 
     Returns
     -------
@@ -34,10 +41,10 @@ def pad(
     """
     if not len(sequences):
         raise ValueError("sequences is empty, expected at least one")
-    arrays = [np.asarray(sequence) for sequence in sequences]
-    kinds = {(a.dtype, a.shape[1:]) for a in arrays}
+    arrays = [np.asarray(sequence, dtype) for sequence in sequences]
+    kinds = {f"{a.dtype} with trailing shape {a.shape[1:]}" for a in arrays}
     if len(kinds) != 1 or arrays[0].ndim == 0:
-        raise ValueError(f"sequences differ in dtype or trailing shape: {sorted(map(str, kinds))}")
+        raise ValueError(f"sequences differ in dtype or trailing shape: {'; '.join(sorted(kinds))}")
     lengths = np.array([len(a) for a in arrays])
     sizes = (len(arrays), lengths.max()) if batch_first else (lengths.max(), len(arrays))
     padded = np.full((*sizes, *arrays[0].shape[1:]), value, arrays[0].dtype)

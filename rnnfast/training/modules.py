@@ -22,6 +22,8 @@ from .._described import Module
 from .._modules import ModuleGrads as ModuleGrads
 from ._array import Array, Arrays, check_ids, check_last
 
+FLOATS = np.dtype(np.float32), np.dtype(np.float64)
+
 
 class LinearTape(NamedTuple):
     """What `Linear.forward` leaves for one `backward`: the shape of x, and x with the weights."""
@@ -98,21 +100,39 @@ class Linear(Module):
 
     def _frozen(self) -> Callable[[Array], Array]:
         """Return what a call computes, with the weights as they are, packed once."""
-        weight, bias = as_plain(self.params["weight"]), self.params.get("bias")
-        packed = linear.Packed(weight, None if bias is None else as_plain(bias))
+        weight, bias = self._weights()
+        packed = linear.Packed(weight, bias)
 
         def call(x: Array) -> Array:
             y = packed(x, resolve(None))
-            return self(x) if y is None else y  # which says what is wrong, or takes a plain copy
+            if y is None:  # there is something wrong, or x needs a plain copy
+                check_last("x", checks.of_dtype("x", x, weight.dtype), self.input_size, "I")
+                rows = packed(as_plain(x.reshape(-1, self.input_size)), resolve(None))
+                assert rows is not None
+                y = rows.reshape(*x.shape[:-1], self.output_size)
+            return y
 
         return call
 
-    def _run(self, x: Array, need_tape: bool) -> tuple[Array, LinearTape]:
+    def _weights(self) -> tuple[Array, Array | None]:
+        """The weight and the bias as the kernels take them, which read as much as the sizes say."""
         weight, bias = self.params["weight"], self.params.get("bias")
+        shape = self.output_size, self.input_size
+        if not (
+            weight.dtype in FLOATS
+            and weight.shape == shape
+            and (bias is None or (bias.dtype == weight.dtype and bias.shape == shape[:1]))
+        ):
+            dtype = checks.of_floats("params['weight']", weight).dtype
+            expected = {"weight": shape} | ({} if bias is None else {"bias": shape[:1]})
+            checks.named("params", self.params, expected, dtype)
+        return as_plain(weight), None if bias is None else as_plain(bias)
+
+    def _run(self, x: Array, need_tape: bool) -> tuple[Array, LinearTape]:
+        weight, bias = self._weights()
         check_last("x", checks.of_dtype("x", x, weight.dtype), self.input_size, "I")
-        bias = None if bias is None else as_plain(bias)
         rows = as_plain(x.reshape(-1, self.input_size))
-        y, product = linear.forward(rows, as_plain(weight), bias, need_tape, resolve(None))
+        y, product = linear.forward(rows, weight, bias, need_tape, resolve(None))
         return y.reshape(*x.shape[:-1], self.output_size), LinearTape(x.shape, product)
 
     def backward(

@@ -90,6 +90,21 @@ def test_what_forward_saves_serves_several_gradients(case: Case) -> None:
         np.testing.assert_array_equal(doubled[name], 2 * gradient, err_msg=name)  # a power of two
 
 
+@pytest.mark.parametrize("case", variants(T=4, B=2, lengths=True), ids=str)
+def test_the_results_of_vjp_have_gradients_too(case: Case) -> None:
+    """Beside a function that pulls back, `jax.vjp` returns what the function itself does."""
+    arrays, others = split(case.problem())
+
+    def loss(given: Any) -> Any:
+        return sum((part**2).sum() for part in FUNCTIONS[case.cell](**given, **others))
+
+    value, grads = jax.value_and_grad(loss)(arrays)
+    again, found = jax.value_and_grad(lambda given: jax.vjp(loss, given)[0])(arrays)
+    np.testing.assert_array_equal(again, value)
+    for name, gradient in grads.items():
+        np.testing.assert_array_equal(found[name], gradient, err_msg=name)
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_forward_is_not_computed_again(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The callbacks run one forward pass; what backward calls takes the bytes that it has left."""

@@ -103,6 +103,44 @@ def test_a_linear_layer_says_what_is_wrong_with_a_step(x: Any, message: str) -> 
         stream.step(x)
 
 
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("weight", np.ones((5, 3), np.float16), r"params\['weight'\] has dtype float16"),
+        ("weight", np.ones((5, 3), int), r"params\['weight'\] has dtype int64"),
+        ("weight", np.ones((5, 3), ">f4"), r"has dtype >f4"),
+        ("weight", np.ones((7, 3), np.float32), r"has shape \(7, 3\), expected \(5, 3\)"),
+        ("weight", np.ones((5, 2), np.float32), r"has shape \(5, 2\), expected \(5, 3\)"),
+        ("bias", np.ones(4, np.float32), r"has shape \(4,\), expected \(5,\)"),
+        ("bias", np.ones(5), "has dtype float64, expected float32"),
+    ],
+)
+def test_arrays_that_do_not_fit_a_linear_layer_are_never_read(
+    name: str, array: Any, message: str
+) -> None:
+    layer, x = Linear(3, 5), np.ones((2, 3), np.float32)
+    layer.params[name] = array
+    for use in layer.forward, layer, lambda _: Sequential(layer).stream(2):
+        with pytest.raises((TypeError, ValueError), match=message):
+            use(x)
+
+
+class Scaled(Linear):
+    """A subclass with a call of its own."""
+
+    def __call__(self, x: Any) -> Any:
+        return 2 * super().__call__(x)
+
+
+def test_the_call_of_a_subclass_and_attributes_of_a_stream_are_kept() -> None:
+    layer, x = Scaled(3, 5, rng=1), np.ones((2, 3), np.float32)
+    stream = Sequential(layer).stream(2)
+    stream.name = "left"  # type: ignore[attr-defined]
+    for one in stream, copy.copy(stream), copy.deepcopy(stream), pickle.loads(pickle.dumps(stream)):
+        np.testing.assert_array_equal(one.step(x), layer(x))
+        assert one.name == "left"
+
+
 def test_a_stream_keeps_the_weights_of_a_linear_layer_as_they_were() -> None:
     layer, x = Linear(3, 5, rng=1), np.ones((2, 3), np.float32)
     stream, before, frozen = Sequential(layer).stream(2), layer(x), layer._frozen()

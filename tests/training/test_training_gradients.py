@@ -345,10 +345,15 @@ def test_pad() -> None:
     np.testing.assert_array_equal(x.T, [[1, 2, 3], [4, -1, -1], [5, 6, -1]])
     np.testing.assert_array_equal(lengths, [3, 1, 2])
     assert pad([np.ones((2, 5), np.float32), np.ones((0, 5), np.float32)])[0].shape == (2, 2, 5)
+    mixed = [np.ones((2, 5)), np.ones((3, 5), np.float32), [[1] * 5]]
+    assert pad(mixed, dtype=np.float32, batch_first=True)[0].dtype == np.float32
     with pytest.raises(ValueError, match="sequences is empty"):
         pad([])
-    with pytest.raises(ValueError, match="differ in dtype or trailing shape"):
+    shapes = r"float64 with trailing shape \(\); float64 with trailing shape \(2,\)"
+    with pytest.raises(ValueError, match=f"differ in dtype or trailing shape: {shapes}"):
         pad([np.ones(2), np.ones((2, 2))])
+    with pytest.raises(ValueError, match="differ in dtype"):
+        pad(mixed)
 
 
 def test_minibatches_cover_everything_once() -> None:

@@ -267,7 +267,7 @@ def first_rows(x: Any) -> Any:
         (from_ids, {"X": X}, ValueError, r"X has shape \(6, 23, 5\), expected \(T, B\)"),
         (from_ids, {"X": IDS[0]}, ValueError, r"X has shape \(23,\), expected \(T, B\)"),
         (from_ids, {"X": IDS[:, :0]}, ValueError, r"X has shape \(6, 0\), expected some sequences"),
-        (from_ids, {"X": [[1], [1, 2]]}, TypeError, "X has type list, which is no array"),
+        (from_ids, {"X": [[1], [1, 2]]}, TypeError, "X has type list, which .* training.pad makes"),
         (at_every_step, {"X": X.astype(float)}, TypeError, r"X has dtype float64.*X.astype\(np.fl"),
         (at_every_step, {"X": X[..., :4]}, ValueError, r"X has shape \(6, 23, 4\), expected .* 5"),
         (at_every_step, {"X": X[:, 0]}, ValueError, r"X has shape \(6, 5\), expected \(T, B, I\)"),
