@@ -14,7 +14,7 @@ from cases import Case, assert_same_bits, cover, run, variants, with_dtype
 jax = pytest.importorskip("jax")
 
 from jax.test_util import check_grads  # noqa: E402
-from jax_cases import FUNCTIONS, by_scan, run_jax, split  # noqa: E402
+from jax_cases import FUNCTIONS, OUTPUTS, by_scan, run_jax, split  # noqa: E402
 
 import rnnfast.jax  # noqa: E402
 from rnnfast import functional  # noqa: E402
@@ -56,6 +56,11 @@ def test_results_and_gradients_have_the_bits_of_the_functions(case: Case) -> Non
     got = run_jax(problem)
     assert_same_bits(got, {n: v for n, v in expected.items() if v is not None})
     assert got.keys() == {n for n, v in expected.items() if v is not None}
+    without_gradients = FUNCTIONS[case.cell](**problem.forward)
+    assert_same_bits(
+        dict(zip(OUTPUTS, map(np.asarray, without_gradients), strict=False)),
+        {n: expected[n] for n in OUTPUTS[: len(without_gradients)]},
+    )
 
 
 @pytest.mark.parametrize("cell", CELLS)
