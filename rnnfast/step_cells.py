@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ._builtin import Gradients, KernelCell, State
-from ._core import checks, config
+from ._core import arrays, checks, config
 from ._core.passes import BackwardCall, ForwardCall, run_backward, run_forward
 from ._core.passes import Tape as KernelTape
 from ._core.threads import resolve
@@ -154,7 +154,7 @@ class StepCell(KernelCell, Generic[State]):
         upstream = self._check_state("dh", dh, tape.batch)
         call = BackwardCall(self._kind()[0], tape.kernel, None, *upstream)
         run_backward([call], resolve(threads))
-        params = {n: g for n, g in zip(self._names[0], call.dweights, strict=True) if n}
+        params = arrays.by_name(self._names, [call.dweights])
         dx = call.dx[0] if tape.batch else call.dx[0, 0]
         state = self._joined(call.dh0, call.dc0, tape.batch)
         return Gradients(dx, state, self._accumulated(params, accumulate))

@@ -20,7 +20,7 @@ from .rows import ragged_of
 Array = NDArray[Any]
 
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
-_FLOATS = _FLOAT32, _FLOAT64
+FLOATS = _FLOAT32, _FLOAT64
 
 # ------------------------------------------------------------------------------- as they are given
 
@@ -54,7 +54,7 @@ def of_dtype(name: str, value: Any, dtype: np.dtype[Any], like: str = "") -> Arr
 def of_floats(name: str, value: Any) -> Array:
     """Refuse an array that is neither float32 nor float64."""
     found = plain(name, value).dtype
-    if found is not _FLOAT32 and found is not _FLOAT64 and found not in _FLOATS:
+    if found is not _FLOAT32 and found is not _FLOAT64 and found not in FLOATS:
         fix = remedy(name, cast(name, value, found, _FLOAT32))
         raise TypeError(f"{name} has dtype {found}, expected float32 or float64{fix}")
     return value  # type: ignore[no-any-return]
@@ -136,7 +136,7 @@ def _wrong_dtype(
     name: str, value: Any, found: np.dtype[Any], dtype: np.dtype[Any], like: str = ""
 ) -> TypeError:
     fix = cast(name, value, found, dtype)
-    if fix and found in _FLOATS:
+    if fix and found in FLOATS:
         other = f"{like}.astype({{}})" if like else "make the layer with dtype={}"
         fix += f", or {other.format(f'np.{found}')}"
     wanted = f"{dtype} like {like}" if like else dtype
@@ -391,7 +391,7 @@ def probability(name: str, value: float) -> float:
 
 def float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     """Check the option `dtype` of a layer."""
-    for known in _FLOATS:
+    for known in FLOATS:
         if dtype is not None and known == dtype:  # NumPy reads None as float64
             return known
     raise TypeError(f"dtype is {dtype!r}, expected float32 or float64")

@@ -173,8 +173,8 @@ cdef class ForwardCall:
     """One call of one layer in one direction, and its results.
 
     The caller gives lengths and resets unchecked. Instead of them it may set `ragged`, and `flags`, uint8 per data row.
-    x is (T, B, I), or (1, N, I) if it has the data rows of `ragged` in their order. With `saved`, bytes that the tape of
-    such a call has held, nothing is computed: the tape gets a copy of them, and the other results hold no numbers.
+    x is (T, B, I), or (1, N, I) if it has the data rows of `ragged` in their order. If `saved` is set, to the bytes of an
+    earlier tape of this call, nothing is computed: the tape gets a copy of them, and the other results stay empty.
     """
     cdef readonly int cell, act
     cdef public object x, h0, c0, lengths, resets, ragged, flags, saved

@@ -1,4 +1,4 @@
-"""What stands around the network of an estimator: examples, scaling, the end of a row."""
+"""What stands around the network of an estimator: its examples and their scaling."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..training import Standardizer
+from ..training import Standardizer, length_mask
 from ._read import Array
 
 
@@ -32,22 +32,17 @@ class Examples:
             return None
         n, T, _ = self.x.shape
         counts = np.ones((n, T)) if self.weight is None else np.tile(self.weight[:, None], T)
-        return counts if self.lengths is None else counts * (np.arange(T) < self.lengths[:, None])
+        if self.lengths is None:
+            return counts
+        return counts * length_mask(self.lengths, T, batch_first=True)
 
 
 def standardizer(values: Array, weight: Array | None = None, scaled: bool = True) -> Standardizer:
-    """One fitted to values (..., F), of which each row counts as its weight (...) says.
+    """Return a `Standardizer` fitted to values (..., F) with weights (...).
 
     Without `scaled` it leaves all numbers as they are.
     """
-    features = values.shape[-1]
     if not scaled:
+        features = values.shape[-1]
         return Standardizer(np.zeros(features), np.ones(features))
-    found = Standardizer().fit(values, mask=None if weight is None else weight > 0)
-    if weight is None:
-        return found
-    # From the plain mean on, by which the weighted one of equal numbers has no rounding error.
-    rows, counts = values.reshape(-1, features) - found.mean, weight.reshape(-1)
-    shift = np.average(rows, axis=0, weights=counts)
-    deviation = np.sqrt(np.average(np.square(rows - shift), axis=0, weights=counts))
-    return Standardizer(found.mean + shift, np.where(deviation > 0, deviation, 1))
+    return Standardizer().fit(values, weight=weight)

@@ -60,18 +60,20 @@ class Arguments(NamedTuple):
 
 def shapes_of_results(kind: Kind, given: Arguments) -> list[tuple[int, ...]]:
     """The shapes of y, h_n and an LSTM's c_n, for one element of a batch of `jax.vmap`."""
-    T, B, _ = given.x.shape[-3:]
-    P = given.w_hh.shape[-1]
-    H = P if given.w_hr is None else given.w_hr.shape[-1]
+    T, B, H, P = _sizes(given)
     return [(T, B, P), (B, P), (B, H)][: 2 + (kind.cell == config.LSTM)]
 
 
 def size_of_tape(kind: Kind, given: Arguments) -> int:
     """How many bytes backward needs of forward, for one element of a batch of `jax.vmap`."""
+    return tape_size(kind.cell, given.x.dtype, *_sizes(given))
+
+
+def _sizes(given: Arguments) -> tuple[int, int, int, int]:
+    """T, B, H and P, without the axes of `jax.vmap`."""
     T, B, _ = given.x.shape[-3:]
     P = given.w_hh.shape[-1]
-    H = P if given.w_hr is None else given.w_hr.shape[-1]
-    return tape_size(kind.cell, given.x.dtype, T, B, H, P)
+    return T, B, P if given.w_hr is None else given.w_hr.shape[-1], P
 
 
 def differentiable(given: Arguments) -> dict[str, Any]:
@@ -116,7 +118,7 @@ class Forward:
 class ForwardAndSave:
     """The callback of a forward pass of which the gradient is wanted. The last result is the tape.
 
-    JAX keeps that as bytes. Elements of a batch of `jax.vmap` go one by one: each has a tape.
+    JAX keeps the tape as bytes. Elements of a batch of `jax.vmap` go one by one: each has its own.
     """
 
     kind: Kind
@@ -199,7 +201,7 @@ def _is_mapped(value: NDArray[Any], lead: tuple[int, ...]) -> bool:
 
 
 def _element(arrays: Sequence[Any], index: tuple[int, ...]) -> list[Any]:
-    """Each array at `index`, which counts where it is mapped."""
+    """Take element `index` of each array. Axes of size 1 are shared by all elements."""
     return [
         None if a is None else a[tuple(min(i, n - 1) for i, n in zip(index, a.shape, strict=False))]
         for a in arrays

@@ -12,6 +12,7 @@ from .._core import checks
 from .._sequential import Sequential
 from ._array import Array, check_ids
 from ._loop import Options, fit_batches
+from ._positions import reals
 from .data import minibatches
 from .history import History
 from .losses import length_mask
@@ -224,9 +225,7 @@ class Examples:
         return checked
 
     def _checked_weight(self, given: Any) -> Array:
-        weight = checks.readable("weight", given)
-        if weight.dtype.kind not in "biuf":
-            raise TypeError(f"weight has dtype {weight.dtype}, expected real numbers")
+        weight = reals("weight", given)
         shapes = [(self.count,), *([self.y.shape[:2]] if self._timed else [])]
         if weight.shape not in shapes:
             expected = " or ".join(map(str, shapes))

@@ -22,8 +22,6 @@ from .._described import Module
 from .._modules import ModuleGrads as ModuleGrads
 from ._array import Array, Arrays, check_ids, check_last
 
-FLOATS = np.dtype(np.float32), np.dtype(np.float64)
-
 
 class LinearTape(NamedTuple):
     """What `Linear.forward` leaves for one `backward`: the shape of x, and x with the weights."""
@@ -99,7 +97,7 @@ class Linear(Module):
         return self._run(x, need_tape=True)
 
     def _frozen(self) -> Callable[[Array], Array]:
-        """Return what a call computes, with the weights as they are, packed once."""
+        """Return a function that computes what a call does, with a copy of the weights."""
         weight, bias = self._weights()
         packed = linear.Packed(weight, bias)
 
@@ -115,11 +113,11 @@ class Linear(Module):
         return call
 
     def _weights(self) -> tuple[Array, Array | None]:
-        """The weight and the bias as the kernels take them, which read as much as the sizes say."""
+        """Return the weight and the bias for the kernels, which trust the sizes of the layer."""
         weight, bias = self.params["weight"], self.params.get("bias")
         shape = self.output_size, self.input_size
         if not (
-            weight.dtype in FLOATS
+            weight.dtype in checks.FLOATS
             and weight.shape == shape
             and (bias is None or (bias.dtype == weight.dtype and bias.shape == shape[:1]))
         ):

@@ -119,7 +119,7 @@ def split_at_random(
         How many of the examples each part gets; their sum is 1.
     axis : int, or one for each array
         The axis of the examples: 1 in time-major batches, 0 where the batch is the first axis and
-        in labels of shape (B,). The axis of the time would deal out steps instead of examples.
+        in labels of shape (B,). There is no default: the wrong axis would deal out time steps.
     rng : int or numpy.random.Generator, optional
         The source of the order.
     stratify : ndarray (N,), optional
